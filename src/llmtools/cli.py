@@ -1,0 +1,165 @@
+"""The `llm` program: a static table of commands, help, version, signals and exit codes.
+
+Only the standard library is imported here, so that `llm --help` answers at once; a command's own
+module (and typer) is loaded when that command runs. Exit codes are listed in docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+from llmtools import __version__, terminal
+from llmtools.errors import LLMToolsError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the command table; the module exports `app`, a typer application."""
+
+    group: str
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "extract": Command("data", "extract", "Turn files and source trees into documents."),
+    "filter": Command("data", "filter", "Keep the documents that pass quality rules."),
+    "dedup": Command("data", "dedup", "Remove exact and near duplicates (MinHash-LSH)."),
+    "tokenizer": Command("data", "tokenizer", "Train a tokenizer."),
+    "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
+    "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),
+    "pack": Command("data", "pack", "Pack documents or tokens into training rows."),
+    "pretrain": Command("train", "pretrain", "Train a decoder on packed shards."),
+    "finetune": Command("train", "finetune", "Fine-tune a model on conversations, full or LoRA."),
+    "quantize": Command("shrink", "quantize", "Write a smaller model and show what it costs."),
+    "eval": Command("run", "eval", "Measure a model."),
+    "generate": Command("run", "generate", "Generate text from prompts."),
+    "serve": Command("run", "serve", "Serve a model over the OpenAI HTTP API."),
+    "inspect": Command("look", "inspect", "Say what a file or directory is and holds."),
+    "doctor": Command("look", "doctor", "Check versions, devices, extras and the PATH."),
+}
+
+GROUPS = {
+    "data": "Data",
+    "train": "Train",
+    "shrink": "Shrink",
+    "run": "Run",
+    "look": "Look",
+}
+
+# Flags every command has, so they may also stand before the command's name.
+GLOBAL_FLAGS = {"-q", "--quiet", "-v", "--verbose", "--json", "--no-color", "--traceback"}
+GLOBAL_VALUES = {"--progress"}
+
+
+def root_help() -> str:
+    """The text of `llm --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = ["Usage: llm COMMAND [OPTIONS] [INPUT...] [-o OUTPUT]", ""]
+    for group, title in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [
+            f"  {name:<{width}}{command.summary}"
+            for name, command in COMMANDS.items()
+            if command.group == group
+        ]
+        lines.append("")
+    lines += [
+        "Everywhere: -h/--help  -q/--quiet  -v/--verbose  --json  --no-color",
+        "            --progress auto|always|never",
+        "",
+        "A pipe from raw text to training data:",
+        "  llm extract site/ | llm filter | llm dedup | llm tokenize -t tokenizer.json \\",
+        "    | llm pack --seq-len 1024 -o train/",
+        "",
+        "`llm COMMAND --help` shows a command's options and examples.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that temporary files go away; training overrides this."""
+    raise SystemExit(128 + signum)
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; returns its exit code."""
+    leading: list[str] = []
+    while argv and argv[0] in GLOBAL_FLAGS | GLOBAL_VALUES:
+        count = 2 if argv[0] in GLOBAL_VALUES else 1
+        leading += argv[:count]
+        argv = argv[count:]
+    if not argv:
+        sys.stderr.write(root_help())
+        return 2
+    name, rest = argv[0], argv[1:]
+    if name in ("-h", "--help"):
+        return _guarded(lambda: terminal.emit_text(root_help()), False)
+    if name == "--version":
+        return _guarded(lambda: terminal.emit_text(f"llmtools {__version__}\n"), False)
+    command = COMMANDS.get(name)
+    if command is None:
+        kind = "option" if name.startswith("-") else "command"
+        terminal.error(f"no {kind} {name!r}{did_you_mean(name, COMMANDS)} (llm --help lists all)")
+        return 2
+    show_traceback = "--traceback" in leading + rest or bool(os.environ.get("LLMTOOLS_TRACEBACK"))
+
+    def invoke() -> None:
+        from llmtools.commands.common import run_typer
+
+        module = importlib.import_module(f"llmtools.commands.{command.module}")
+        run_typer(module.app, f"llm {name}", leading + rest)
+
+    return _guarded(invoke, show_traceback)
+
+
+def _guarded(work: object, show_traceback: bool) -> int:
+    """Run `work()` and turn every way it can end into an exit code with at most one message."""
+    assert callable(work)
+    try:
+        work()
+        sys.stdout.flush()
+        return 0
+    except LLMToolsError as fault:
+        if show_traceback:
+            raise
+        terminal.error(str(fault))
+        return fault.exit_code
+    except BrokenPipeError:
+        # The reader left, as `head` does. stdout must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        terminal.error("interrupted")
+        return 128 + signal.SIGINT
+    except MemoryError:
+        if show_traceback:
+            raise
+        terminal.error("out of memory; use smaller inputs or batches")
+        return 4
+    except OSError as fault:
+        if show_traceback:
+            raise
+        terminal.error(str(fault))
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+        return 4 if fault.errno in full else 3
+    except Exception as fault:
+        if show_traceback:
+            raise
+        terminal.error(
+            f"internal error: {type(fault).__name__}: {fault}\n"
+            "This is a bug in llmtools; run again with --traceback and report what it prints."
+        )
+        return 70

@@ -1,0 +1,153 @@
+"""What every subcommand shares: its typer application, global flags, and common options."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from llmtools import cli, terminal
+from llmtools.errors import UsageError
+from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
+
+# typer >= 0.29 carries its own copy of click; these are its classes, reached through public names.
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+Abort = typer.Abort
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[INPUT]...", help="Files, directories, globs, or - for stdin."),
+]
+Output = Annotated[str, typer.Option("-o", "--output", help="Where to write; - is stdout.")]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
+TextKey = Annotated[str, typer.Option("--text-key", help="The field that holds the text.")]
+IdKey = Annotated[str, typer.Option("--id-key", help="The field that holds the id.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads for maths.  [default: all cores]"),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+_GLOBALS: dict[str, tuple[Any, Any]] = {
+    "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="No notes, no progress.")], False),
+    "verbose": (Annotated[bool, typer.Option("-v", "--verbose", help="More notes.")], False),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Results as one JSON object.")], False),
+    "no_color": (Annotated[bool, typer.Option("--no-color", help="No colour.")], False),
+    "progress": (
+        Annotated[
+            Literal["auto", "always", "never"],
+            typer.Option("--progress", help="Progress on stderr (auto: on a terminal)."),
+        ],
+        "auto",
+    ),
+    "traceback": (
+        Annotated[bool, typer.Option("--traceback", help="Show Python tracebacks.")],
+        False,
+    ),
+}
+
+
+def make_app() -> typer.Typer:
+    """An empty application; rich help is off because importing rich costs 100 ms."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def command(
+    app: typer.Typer, name: str, *, examples: Sequence[str], verb: str | None = None
+) -> Callable[[F], F]:
+    """Register a function as the command `name` (or the verb of a two-word command).
+
+    Its first docstring paragraph, or the root table's line, and two real examples open the help.
+    The global display flags are added to its signature and applied before it runs.
+    """
+
+    def register(function: F) -> F:
+        own = inspect.signature(function, eval_str=True)
+        added = [
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+            for key, (annotation, default) in _GLOBALS.items()
+        ]
+
+        def run(**values: Any) -> None:
+            given = {key: values.pop(key) for key in _GLOBALS}
+            terminal.configure(
+                quiet=given["quiet"],
+                verbose=given["verbose"],
+                json=given["as_json"],
+                color=not given["no_color"],
+                progress=given["progress"],
+            )
+            function(**values)
+
+        parameters = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()
+        ]
+        run.__signature__ = own.replace(parameters=parameters + added)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
+        summary = inspect.getdoc(function) or cli.COMMANDS[name].summary
+        shown = "\n".join(f"  {line}" for line in examples)
+        app.command(verb or name, help=f"{summary}\n\n\b\nExamples:\n{shown}")(run)
+        return function
+
+    return register
+
+
+def run_typer(app: typer.Typer, program: str, arguments: list[str]) -> None:
+    """Parse and run; raises UsageError for a bad command line, SystemExit for --help."""
+    parser = typer.main.get_command(app)
+    try:
+        code = parser.main(args=arguments, prog_name=program, standalone_mode=False)
+    except Abort as fault:
+        raise KeyboardInterrupt from fault
+    except ClickException as fault:
+        message = fault.format_message()  # type: ignore[attr-defined]
+        raise UsageError(f"{message} ({program} --help shows the options)") from fault
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+def resolve_inputs(
+    inputs: Sequence[str] | None, suffixes: tuple[str, ...] = DATA_SUFFIXES
+) -> list[str]:
+    """The files a command reads: those given, else stdin unless that is a terminal."""
+    if not inputs:
+        if terminal.stdin_is_terminal():
+            raise UsageError("no input: name files, or pipe data in (--help shows examples)")
+        inputs = [STDIO]
+    return expand_inputs(inputs, suffixes)
+
+
+def check_json_output(output: str) -> None:
+    """--json puts the report on stdout, so a data command needs its data elsewhere."""
+    if terminal.display().json and output == STDIO:
+        raise UsageError("--json prints the report on stdout; give the data a place with -o FILE")
+
+
+def report(summary: Mapping[str, Any], message: str) -> None:
+    """A data command's closing words: one JSON object with --json, else one line on stderr."""
+    if terminal.display().json:
+        terminal.emit_json(summary)
+    else:
+        terminal.note(message)
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit torch's threads in this process; all cores when None."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

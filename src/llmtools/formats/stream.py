@@ -1,0 +1,393 @@
+"""Bytes in and out of a command: PATH or '-', compression by magic, hashing, atomic outputs.
+
+Inputs are recognised by their first bytes (gzip, zstd, bzip2), never by their suffix, and a
+compressed stream that ends early is an error, not a short read. Outputs appear whole (temporary
+file + fsync + rename) or not at all.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import glob
+import gzip
+import io
+import os
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import xxhash
+import zstandard
+
+from llmtools import terminal
+from llmtools.errors import InputError, ResourceError, UsageError
+
+STDIO = "-"
+READ_BYTES = 1 << 20
+# One zstd frame per this many bytes of data, so that a shard can be split and resumed at a frame.
+ZSTD_FRAME_BYTES = 4 << 20
+ZSTD_LEVEL = 3
+DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".safetensors")
+COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2")
+
+
+def expand_inputs(inputs: Iterable[str], suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
+    """Paths, directories and globs to a list of files, in a fixed order; '-' stays '-'.
+
+    A directory stands for the files below it that end in one of `suffixes`, compressed or not,
+    sorted by path; manifests and hidden files are not data. Raises InputError when a name matches
+    nothing.
+    """
+    names: list[str] = []
+    for name in inputs:
+        if name == STDIO or os.path.isfile(name) or _is_pipe(name):
+            names.append(name)
+        elif os.path.isdir(name):
+            found = sorted(str(p) for p in Path(name).rglob("*") if _is_data(p, suffixes))
+            if not found:
+                raise InputError(f"{name}: no {', '.join(suffixes)} file below this directory")
+            names += found
+        else:
+            found = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
+            if not found:
+                raise InputError(f"{name}: no such file or directory")
+            names += found
+    if names.count(STDIO) > 1:
+        raise UsageError("'-' (stdin) can be read only once; name it once")
+    return names
+
+
+def _is_pipe(name: str) -> bool:
+    """Process substitution and named pipes: readable, not regular files."""
+    return os.path.exists(name) and not os.path.isdir(name)
+
+
+def _is_data(path: Path, suffixes: tuple[str, ...]) -> bool:
+    endings = tuple(s + c for s in suffixes for c in COMPRESSION_SUFFIXES)
+    return (
+        path.is_file()
+        and not path.name.startswith(".")
+        and path.name.endswith(endings)
+        and not path.name.endswith("manifest.json")
+    )
+
+
+def bare_suffix(name: str) -> str:
+    """The suffix of a name without its compression: 'a.txt.gz' -> '.txt'."""
+    path = Path(name)
+    return Path(path.stem).suffix if path.suffix in COMPRESSION_SUFFIXES[1:] else path.suffix
+
+
+class _Hashing(io.RawIOBase):
+    """Counts and hashes the stored bytes of a stream while they are read."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._hash = xxhash.xxh3_128()
+        self.num_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(len(buffer))
+        self._hash.update(data)
+        self.num_bytes += len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        if not self.closed and self._source is not sys.stdin.buffer:
+            self._source.close()
+        super().close()
+
+
+class _ZstdReader(io.RawIOBase):
+    """Any number of zstd frames, one after another; raises EOFError where a frame is cut.
+
+    zstandard's own stream_reader ends silently at a truncated frame.
+    """
+
+    def __init__(self, source: io.BufferedReader[_Hashing]) -> None:
+        self._source = source
+        self._frame: Any = None
+        self._pending = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            data = self._pending or self._source.read1(READ_BYTES)
+            self._pending = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("zstd frame is cut short")
+                return 0
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._output = memoryview(self._frame.decompress(data))
+            if self._frame.eof:
+                self._pending = self._frame.unused_data
+                self._frame = None
+        n = min(len(buffer), len(self._output))
+        buffer[:n] = self._output[:n]
+        self._output = self._output[n:]
+        return n
+
+
+class _Guarded(io.RawIOBase):
+    """Turns decompression faults into one message that names the input."""
+
+    def __init__(self, source: Any, name: str) -> None:
+        self._source, self._name = source, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._source.read(len(buffer))
+        except EOFError as fault:
+            raise InputError(
+                f"{self._name}: compressed data ends early; the file is truncated"
+            ) from fault
+        except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, OSError) as fault:
+            raise InputError(f"{self._name}: cannot decompress: {fault}") from fault
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class InputStream(io.BufferedReader):
+    """A decompressed input that knows its name and, once read to its end, its digest."""
+
+    def __init__(self, name: str, stored: _Hashing, raw: io.RawIOBase) -> None:
+        super().__init__(raw, READ_BYTES)
+        self.stream_name = name
+        self._stored = stored
+
+    def close(self) -> None:
+        super().close()
+        self._stored.close()
+
+    @property
+    def digest(self) -> str:
+        """xxh3-128 (hex) of the stored bytes read so far."""
+        return self._stored.hexdigest()
+
+    @property
+    def num_bytes(self) -> int:
+        """Stored bytes read so far."""
+        return self._stored.num_bytes
+
+
+def open_input(path: str) -> InputStream:
+    """Open PATH or '-' for reading, decompressed by magic bytes.
+
+    Raises InputError for a missing or unreadable file, and while reading for truncated data.
+    """
+    name = "<stdin>" if path == STDIO else path
+    try:
+        source = sys.stdin.buffer if path == STDIO else cast(BinaryIO, open(path, "rb"))
+    except OSError as fault:
+        raise InputError(f"{path}: {fault.strerror or fault}") from fault
+    stored = _Hashing(source)
+    buffered = io.BufferedReader(stored, READ_BYTES)
+    magic = buffered.peek(4)[:4]
+    if magic[:2] == b"\x1f\x8b":
+        raw: Any = gzip.GzipFile(fileobj=buffered)
+    elif magic == b"\x28\xb5\x2f\xfd":
+        raw = io.BufferedReader(_ZstdReader(buffered), READ_BYTES)
+    elif magic[:3] == b"BZh":
+        raw = bz2.BZ2File(buffered)
+    else:
+        return InputStream(name, stored, _Guarded(buffered, name))
+    return InputStream(name, stored, _Guarded(raw, name))
+
+
+class OutputStream:
+    """A sink for bytes: compressed by the output's suffix, hashed as stored."""
+
+    def __init__(self, name: str, sink: BinaryIO, compression: str) -> None:
+        self.name = name
+        self._sink = sink
+        self._hash = xxhash.xxh3_128()
+        self.num_bytes = 0
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._compress: Any = None
+        if compression == ".zst":
+            self._compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
+        elif compression == ".gz":
+            # mtime=0 keeps the bytes a function of the data alone.
+            self._compress = lambda data: gzip.compress(data, compresslevel=6, mtime=0)
+        elif compression == ".bz2":
+            self._compress = bz2.compress
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes; they reach the sink in blocks."""
+        self._pending.append(bytes(data))
+        self._pending_bytes += len(data)
+        limit = READ_BYTES if self._compress is None else ZSTD_FRAME_BYTES
+        if self._pending_bytes >= limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything pending to the sink as one block (one frame, when compressed)."""
+        block = b"".join(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        if not block:
+            return
+        stored = block if self._compress is None else self._compress(block)
+        self._hash.update(stored)
+        self.num_bytes += len(stored)
+        self._sink.write(stored)
+        self._sink.flush()
+
+    @property
+    def digest(self) -> str:
+        """xxh3-128 (hex) of the stored bytes flushed so far."""
+        return self._hash.hexdigest()
+
+
+def check_output(path: str, *, force: bool) -> None:
+    """Refuse an output that exists (without force) or cannot be written, before any work starts."""
+    if path == STDIO:
+        return
+    target = Path(path)
+    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    if occupied and not force:
+        raise UsageError(f"{path} exists; choose another output or add -f to replace it")
+    parent = target.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ResourceError(f"{path}: {parent} is not a directory that can be written")
+
+
+def _temporary_for(target: Path) -> Path:
+    """A sibling to write first; leftovers of runs that were killed are removed here."""
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    pattern = re.compile(re.escape(f".{target.name}.tmp-") + r"(\d+)$")
+    for sibling in target.absolute().parent.iterdir():
+        match = pattern.match(sibling.name)
+        if match and not _is_alive(int(match[1])):
+            remove(sibling)
+    return target.absolute().with_name(f".{target.name}.tmp-{os.getpid()}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory tree; absent is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_faults(path: str) -> Iterator[None]:
+    """Turn a full disk or a refused write into a ResourceError that names the output."""
+    try:
+        yield
+    except OSError as fault:
+        if isinstance(fault, BrokenPipeError):
+            raise
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(f"{path}: cannot write: {fault.strerror}") from fault
+        raise
+
+
+@contextmanager
+def open_output(
+    path: str, *, force: bool = False, is_binary: bool = False, compress: bool = True
+) -> Iterator[OutputStream]:
+    """Write PATH or '-': the file appears whole when the block ends well, else not at all.
+
+    Compression follows the suffix (.gz, .zst, .bz2) unless `compress` is off. Binary data to a
+    terminal and an existing PATH without `force` are refused.
+    """
+    if path == STDIO:
+        if is_binary and terminal.stdout_is_terminal():
+            raise UsageError("the output is binary and stdout is a terminal; add -o FILE or a pipe")
+        stream = OutputStream("<stdout>", sys.stdout.buffer, "")
+        yield stream
+        stream.flush()
+        return
+    check_output(path, force=force)
+    target = Path(path)
+    with output_faults(path):
+        temporary = _temporary_for(target)
+        try:
+            with open(temporary, "wb") as sink:
+                stream = OutputStream(path, sink, target.suffix if compress else "")
+                yield stream
+                stream.flush()
+                os.fsync(sink.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            remove(temporary)
+            raise
+        sync_directory(target.absolute().parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace one small file atomically."""
+    with open_output(str(path), force=True, compress=False) as out:
+        out.write(data)
+
+
+def sync_directory(path: Path) -> None:
+    """fsync a directory, so that a rename in it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
+    """Fill a temporary directory that becomes PATH when the block ends well."""
+    check_output(path, force=force)
+    target = Path(path)
+    with output_faults(path):
+        temporary = _temporary_for(target)
+        remove(temporary)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            if target.exists():
+                replaced = target.absolute().with_name(f".{target.name}.old-{os.getpid()}")
+                os.rename(target, replaced)
+                os.rename(temporary, target)
+                remove(replaced)
+            else:
+                os.rename(temporary, target)
+        except BaseException:
+            remove(temporary)
+            raise
+        sync_directory(target.absolute().parent)

@@ -1,0 +1,187 @@
+"""What a person sees: notes, errors, progress, tables and JSON.
+
+stdout carries data only; everything here but `emit_json` and `emit_text` goes to stderr. This is
+the only module that asks whether a stream is a terminal. It loads the standard library alone;
+tqdm is imported when a bar is really drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+LINE_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Display:
+    """The global display flags (see docs/cli.md)."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    color: bool = True
+    progress: Literal["auto", "always", "never"] = "auto"
+
+
+_display = Display()
+
+
+def configure(**changes: Any) -> Display:
+    """Set display flags for this process and return all of them."""
+    global _display
+    _display = replace(_display, **changes)
+    return _display
+
+
+def display() -> Display:
+    """The display flags in force."""
+    return _display
+
+
+def stdin_is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def stdout_is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def stderr_is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _paint(text: str, code: str) -> str:
+    plain = (
+        not _display.color
+        or "NO_COLOR" in os.environ
+        or os.environ.get("TERM") == "dumb"
+        or not stderr_is_terminal()
+    )
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+
+
+def note(message: str) -> None:
+    """One line for a person; silent under --quiet."""
+    if not _display.quiet:
+        print(message, file=sys.stderr)
+
+
+def detail(message: str) -> None:
+    """One line that only --verbose shows."""
+    if _display.verbose:
+        print(message, file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """A warning; shown under --quiet too, because it says that something was not as asked."""
+    print(_paint("warning: ", "33") + message, file=sys.stderr)
+
+
+def error(message: str) -> None:
+    """The one message of a command that failed."""
+    print(_paint("error: ", "31") + message, file=sys.stderr)
+
+
+def emit_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, floats at full precision."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=True) + "\n")
+    sys.stdout.flush()
+
+
+def emit_text(text: str) -> None:
+    """Result text on stdout, flushed so that a reader at the other end sees it now."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An aligned plain-text table; columns whose every cell is a number are right-aligned."""
+    cells = [[str(c) for c in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        for i in range(len(header))
+    ]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, cells)])
+
+
+def human_count(n: float) -> str:
+    """1234567 -> '1.23M' (decimal units)."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= limit:
+            return f"{n / limit:.3g}{unit}"
+    return f"{n:g}" if isinstance(n, int) else f"{n:.3g}"
+
+
+class Progress:
+    """A counter that draws a bar on a terminal, prints a line every 10 s, or does nothing."""
+
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.count = 0
+        self.fields: dict[str, str] = {}
+        self._start = self._last_line = time.monotonic()
+        self._bar: Any = None
+        mode = "never" if _display.quiet else _display.progress
+        self._lines = mode == "always"
+        if mode == "auto" and stderr_is_terminal():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, leave=False
+            )
+
+    def update(self, n: int = 1, **fields: str) -> None:
+        """Count `n` more; `fields` (already formatted) replace what is shown beside the count."""
+        self.count += n
+        if fields:
+            self.fields.update(fields)
+        if self._bar is not None:
+            if fields:
+                self._bar.set_postfix(self.fields, refresh=False)
+            self._bar.update(n)
+        elif self._lines and time.monotonic() - self._last_line >= LINE_INTERVAL_S:
+            self._last_line = time.monotonic()
+            self._print_line()
+
+    def _print_line(self) -> None:
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        rate = self.count / elapsed
+        parts = [f"{self.label}: {human_count(self.count)}"]
+        if self.total:
+            parts[0] += f"/{human_count(self.total)}"
+            if rate > 0:
+                parts.append(f"ETA {max(self.total - self.count, 0) / rate:.0f}s")
+        parts.insert(1, f"{human_count(rate)} {self.unit}/s")
+        parts += [f"{k} {v}" for k, v in self.fields.items()]
+        print(", ".join(parts), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._lines:
+            self._print_line()
+
+
+@contextmanager
+def progress(label: str, total: int | None = None, unit: str = "it") -> Iterator[Progress]:
+    """Progress on stderr: a bar on a terminal, plain lines with --progress always, else nothing."""
+    bar = Progress(label, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.close()
