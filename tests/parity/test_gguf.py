@@ -1,4 +1,4 @@
-"""Our GGUF codecs, reader and writer against the `gguf` package. Tolerance: none, bits are equal."""
+"""Our GGUF codecs, reader and writer against the `gguf` package; bits are equal (no tolerance)."""
 
 from __future__ import annotations
 
