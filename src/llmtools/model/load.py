@@ -1,0 +1,114 @@
+"""Model files to a Decoder and back: Hugging Face directories, and GGUF for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from llmtools.errors import InputError, ResourceError
+from llmtools.formats.checkpoint import open_checkpoint, write_checkpoint
+from llmtools.formats.gguf import GGUFFile
+from llmtools.formats.gguf_names import hf_config_from_gguf, hf_name, unpermute_qk
+from llmtools.model.config import ModelConfig, config_from_hf, load_config
+from llmtools.model.decoder import Decoder
+
+# Files that hold the tied head a second time, or rotary tables that are computed here.
+REDUNDANT = ("lm_head.weight", "rotary_emb.inv_freq")
+
+
+def pick_device(device: str) -> torch.device:
+    """'auto' is the first CUDA device, else the CPU; raises ResourceError when absent."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as fault:
+        raise ResourceError(f"--device {device!r}: use auto, cpu, cuda or cuda:N") from fault
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(f"--device {device}: torch sees no CUDA device (llm doctor)")
+    return chosen
+
+
+def load_model(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """Load a Hugging Face directory or a GGUF file, in evaluation mode.
+
+    Raises InputError naming the file and tensor for anything missing, surplus or misshapen.
+    """
+    if path.is_dir():
+        config = load_config(path / "config.json")
+        checkpoint = open_checkpoint(path)
+        return _fill(config, path, checkpoint.names(), checkpoint.load, device, dtype)
+    gguf = GGUFFile(path)
+    config = config_from_hf(hf_config_from_gguf(gguf.metadata), str(path))
+    gguf_names = {hf_name(name): name for name in gguf.tensors if name != "rope_freqs.weight"}
+
+    def load(name: str) -> torch.Tensor:
+        values = gguf.load(gguf_names[name])
+        if ".q_proj." in name:
+            values = unpermute_qk(values, config.num_attention_heads)
+        elif ".k_proj." in name:
+            values = unpermute_qk(values, config.num_key_value_heads)
+        return torch.from_numpy(values)
+
+    return _fill(config, path, gguf_names, load, device, dtype)
+
+
+def empty_decoder(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Decoder:
+    """A decoder with uninitialised weights: built without memory, then allocated once."""
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    return decoder.to(dtype).to_empty(device=device)
+
+
+def _fill(
+    config: ModelConfig,
+    path: Path,
+    names: Iterable[str],
+    load: Callable[[str], torch.Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Decoder:
+    with torch.device("meta"):
+        expected = {name: p.shape for name, p in Decoder(config).named_parameters()}
+    found = set(names)
+    missing = sorted(expected.keys() - found)
+    surplus = sorted(n for n in found - expected.keys() if not n.endswith(REDUNDANT))
+    if missing or surplus:
+        parts = [f"missing {_some(missing)}"] * bool(missing)
+        parts += [f"unexpected {_some(surplus)}"] * bool(surplus)
+        raise InputError(f"{path}: its tensors do not fit its config: {'; '.join(parts)}")
+    decoder = empty_decoder(config, device, dtype)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            values = load(name)
+            if values.shape != parameter.shape:
+                shapes = f"{tuple(values.shape)}, its config needs {tuple(parameter.shape)}"
+                raise InputError(f"{path}: tensor {name} has shape {shapes}")
+            parameter.copy_(values)
+    return decoder.eval()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def model_tensors(decoder: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a decoder by Hugging Face name, detached."""
+    return {name: p.detach() for name, p in decoder.named_parameters()}
+
+
+def save_model(
+    directory: Path, decoder: Decoder, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write config.json and model.safetensors into a directory that is being filled."""
+    config = decoder.config.to_hf()
+    dtype = str(next(decoder.parameters()).dtype).removeprefix("torch.")
+    config |= {"dtype": dtype, "torch_dtype": dtype}
+    tensors = model_tensors(decoder)
+    write_checkpoint(directory, tensors, config, metadata=dict(metadata or {}))
