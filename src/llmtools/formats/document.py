@@ -64,19 +64,50 @@ def read_records(
     for path in inputs:
         with open_input(path) as stream:
             name = stream.stream_name
-            if bare_suffix(name) == ".txt":
-                yield _text_record(stream)
-            elif stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-                yield from _array_records(stream)
+            if _holds_lines(stream):
+                for number, raw in _lines(stream):
+                    yield Record(raw, _parse(raw, f"{name}:{number}"), name, number)
             else:
-                for number, line in enumerate(stream, 1):
-                    if number == 1:
-                        line = line.removeprefix(b"\xef\xbb\xbf")
-                    raw = line.rstrip(b"\r\n")
-                    if raw and not raw.isspace():
-                        yield Record(raw, _parse(raw, f"{name}:{number}"), name, number)
+                yield from _whole_file_records(stream)
             if on_read is not None:
                 on_read(stream)
+
+
+def read_raw_records(
+    inputs: Iterable[str], on_read: Callable[[InputStream], None] | None = None
+) -> Iterator[bytes]:
+    """The bytes of the same records, unparsed: for the second reading of an input."""
+    for path in inputs:
+        with open_input(path) as stream:
+            if _holds_lines(stream):
+                yield from (raw for _, raw in _lines(stream))
+            else:
+                yield from (record.raw for record in _whole_file_records(stream))
+            if on_read is not None:
+                on_read(stream)
+
+
+def _holds_lines(stream: InputStream) -> bool:
+    """JSON lines, as opposed to a text file or one JSON array."""
+    start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return bare_suffix(stream.stream_name) != ".txt" and not start.startswith(b"[")
+
+
+def _lines(stream: InputStream) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, numbered from 1, without line ends or byte order mark."""
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        raw = line.rstrip(b"\r\n")
+        if raw and not raw.isspace():
+            yield number, raw
+
+
+def _whole_file_records(stream: InputStream) -> Iterator[Record]:
+    if bare_suffix(stream.stream_name) == ".txt":
+        yield _text_record(stream)
+    else:
+        yield from _array_records(stream)
 
 
 def _text_record(stream: InputStream) -> Record:
@@ -181,6 +212,21 @@ def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
     for start, stop, new in sorted(edits, reverse=True):
         out = out[:start] + new + out[stop:]
     return out
+
+
+def add_metadata(raw: bytes, changes: Mapping[str, Any]) -> bytes:
+    """The object in `raw` with some fields of its metadata set, every other byte as it was.
+
+    Raises InputError where `metadata` is there and is not an object.
+    """
+    spans, _ = _field_spans(raw)
+    start, stop = spans.get("metadata", (0, 0))
+    value = raw[start:stop]
+    if value in (b"", b"null"):
+        return replace_fields(raw, {"metadata": changes})
+    if not value.startswith(b"{"):
+        raise InputError(f"metadata is {value[:40].decode(errors='replace')}, not an object")
+    return replace_fields(raw, {"metadata": orjson.Fragment(replace_fields(value, changes))})
 
 
 def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:

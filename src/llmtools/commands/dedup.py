@@ -1,0 +1,81 @@
+"""`llm dedup`: near and exact duplicates out, the first of each cluster kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmtools.commands.common import (
+    Force,
+    IdKey,
+    Inputs,
+    Output,
+    Seed,
+    TextKey,
+    check_json_output,
+    command,
+    make_app,
+    report,
+    resolve_inputs,
+)
+from llmtools.formats.stream import STDIO
+
+app = make_app()
+
+
+@command(
+    app,
+    "dedup",
+    examples=[
+        "llm dedup crawl.jsonl.zst -o unique.jsonl.zst",
+        "zstdcat crawl/*.zst | llm dedup --rejects copies.jsonl | llm tokenize -t tokenizer.json",
+    ],
+)
+def dedup(
+    inputs: Inputs = None,
+    output: Output = STDIO,
+    force: Force = False,
+    cluster_ids: Annotated[
+        bool,
+        typer.Option(
+            "--cluster-ids",
+            help="Add metadata.cluster (the survivor's id) and metadata.cluster_size.",
+        ),
+    ] = False,
+    rejects: Annotated[
+        str | None, typer.Option("--rejects", help="Write dropped documents here, with the reason.")
+    ] = None,
+    n_grams: Annotated[int, typer.Option(min=1, help="Words per shingle.")] = 5,
+    num_buckets: Annotated[int, typer.Option(min=1, help="LSH buckets per document.")] = 14,
+    hashes_per_bucket: Annotated[
+        int, typer.Option(min=1, help="Hashes that must agree in a bucket.")
+    ] = 8,
+    seed: Seed = 1,
+    text_key: TextKey = "text",
+    id_key: IdKey = "id",
+) -> None:
+    """Remove exact and near duplicates (MinHash-LSH); the first of each cluster stays."""
+    check_json_output(output)
+    names = resolve_inputs(inputs)
+    from llmtools.data.dedup import DedupSettings
+    from llmtools.data.dedup import dedup as run
+    from llmtools.data.minhash import MinHashSettings
+
+    settings = DedupSettings(
+        minhash=MinHashSettings(
+            n_grams=n_grams,
+            num_buckets=num_buckets,
+            hashes_per_bucket=hashes_per_bucket,
+            seed=seed,
+        ),
+        cluster_ids=cluster_ids,
+        text_key=text_key,
+        id_key=id_key,
+    )
+    counts = run(names, output, settings, rejects=rejects, force=force)
+    report(
+        counts,
+        f"dedup: {counts['documents_kept']:,} of {counts['documents_in']:,} documents kept, "
+        f"dropped {counts['dropped_exact']:,} exact and {counts['dropped_near']:,} near copies",
+    )

@@ -1,0 +1,54 @@
+"""Documents in batches, their texts in one buffer, for kernels that work on bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.formats.document import Document
+
+BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some documents and their texts, concatenated as UTF-8.
+
+    buffer:  (T,) uint8, the texts without separators.
+    offsets: (D + 1,) int64; the text of document d is buffer[offsets[d] : offsets[d + 1]].
+    """
+
+    documents: list[Document]
+    buffer: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+
+
+def make_batch(documents: list[Document], texts: list[bytes]) -> Batch:
+    """A batch of documents whose encoded texts are given."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(t) for t in texts], out=offsets[1:])
+    return Batch(documents, np.frombuffer(b"".join(texts), np.uint8), offsets)
+
+
+def batches(documents: Iterable[Document], batch_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
+    """Group documents until their texts reach `batch_bytes`; a longer text is a batch of its own.
+
+    One kernel call for many documents: a call costs microseconds, which is what a short document
+    costs too.
+    """
+    held: list[Document] = []
+    texts: list[bytes] = []
+    num_bytes = 0
+    for document in documents:
+        text = document.text.encode()
+        if held and num_bytes + len(text) > batch_bytes:
+            yield make_batch(held, texts)
+            held, texts, num_bytes = [], [], 0
+        held.append(document)
+        texts.append(text)
+        num_bytes += len(text)
+    if held:
+        yield make_batch(held, texts)

@@ -1,0 +1,23 @@
+"""How this package compiles its numba kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile on the first call and keep the machine code for later processes.
+
+    numba stores it in `__pycache__` beside the source, else in the user's cache folder, else where
+    NUMBA_CACHE_DIR says. Where none of them can be written it refuses to compile with caching at
+    all; the kernel then costs its second of compilation in every process instead of failing.
+    """
+    try:
+        return cast(F, njit(cache=True)(function))
+    except RuntimeError:
+        return cast(F, njit(function))

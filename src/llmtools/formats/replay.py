@@ -1,0 +1,87 @@
+"""Records that are read twice: files are opened again, pipes are kept in a temporary file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import IO
+
+from llmtools.errors import InputError
+from llmtools.formats.document import Document, read_documents, read_raw_records
+from llmtools.formats.stream import READ_BYTES, InputStream, output_faults
+
+
+class Replay:
+    """The documents of some inputs, parsed and checked, and then their raw bytes once more.
+
+    Where every input is a regular file, it is opened again and must not have changed. Otherwise
+    the records go to an unnamed file in the temporary folder, uncompressed: zstd at level 1 takes
+    three times the CPU time of writing and reading them plain.
+    """
+
+    def __init__(
+        self, inputs: Sequence[str], *, text_key: str = "text", id_key: str = "id"
+    ) -> None:
+        self._inputs = list(inputs)
+        self._text_key, self._id_key = text_key, id_key
+        self._digests: list[str] = []
+        self._num_documents = 0
+        self._spool: IO[bytes] | None = None
+        if not all(os.path.isfile(name) for name in self._inputs):
+            self._spool = tempfile.TemporaryFile(prefix="llmtools-", buffering=READ_BYTES)
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+    def documents(self, on_read: Callable[[InputStream], None]) -> Iterator[Document]:
+        """First reading; `on_read` is called with each input after its last record."""
+
+        def finish(stream: InputStream) -> None:
+            self._digests.append(stream.digest)
+            on_read(stream)
+
+        for document in read_documents(
+            self._inputs, text_key=self._text_key, id_key=self._id_key, on_read=finish
+        ):
+            if self._spool is not None:
+                with _spool_faults():
+                    self._spool.write(document.raw + b"\n")
+            self._num_documents += 1
+            yield document
+
+    def raw_records(self) -> Iterator[bytes]:
+        """Second reading: the bytes of each document, in the same order.
+
+        Raises InputError when a file is no longer what it was.
+        """
+        if self._spool is not None:
+            with _spool_faults():
+                self._spool.seek(0)
+            yield from (line[:-1] for line in self._spool)
+            return
+        digests = iter(self._digests)
+
+        def check(stream: InputStream) -> None:
+            if stream.digest != next(digests):
+                raise InputError(f"{stream.stream_name}: changed while it was being read")
+
+        for number, raw in enumerate(read_raw_records(self._inputs, on_read=check)):
+            if number == self._num_documents:
+                raise InputError(f"{', '.join(self._inputs)}: grew while it was being read")
+            yield raw
+
+
+def _spool_faults() -> AbstractContextManager[None]:
+    return output_faults(f"{tempfile.gettempdir()} (set TMPDIR to another folder)")
