@@ -170,6 +170,9 @@ def hf_config_from_gguf(metadata: Mapping[str, Any], tensor_names: Iterable[str]
     scaling = own.get("rope.scaling.type", "none")
     if scaling != "none":
         raise InputError(f"llama.rope.scaling.type {scaling!r} is not supported (only 'none' is)")
+    names = set(tensor_names)
+    if "rope_freqs.weight" in names:
+        raise InputError("scaled rotary embeddings (tensor 'rope_freqs.weight') are not supported")
     if "vocab_size" not in own and isinstance(metadata.get("tokenizer.ggml.tokens"), list):
         own["vocab_size"] = len(metadata["tokenizer.ggml.tokens"])
     own.setdefault("attention.head_count_kv", own.get("attention.head_count"))
@@ -184,7 +187,6 @@ def hf_config_from_gguf(metadata: Mapping[str, Any], tensor_names: Iterable[str]
     for key, hf in _FLOAT_KEYS.items():
         config[hf] = float(str(np.float32(_checked(own, key, float))))
     config.setdefault("head_dim", config["hidden_size"] // max(config["num_attention_heads"], 1))
-    names = set(tensor_names)
     config |= {
         "hidden_act": "silu",
         "tie_word_embeddings": "output.weight" not in names,
