@@ -1,0 +1,140 @@
+"""Every operation against its float64 reference, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmtools import ops
+from llmtools.ops.attention import attention_reference
+from llmtools.ops.linear import linear_reference
+from llmtools.ops.loss import IGNORE, cross_entropy_reference
+from llmtools.ops.norm import rms_norm_reference
+from llmtools.ops.rope import apply_rope_reference
+from llmtools.ops.swiglu import swiglu_reference
+
+# fp32 rounding over sums of at most a few hundred terms of size one.
+TOLERANCE = 2e-5
+
+
+def gradients(function, *inputs):
+    """Output of function(*inputs) and the gradients of a fixed weighted sum of it."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
+    (out * weights).sum().backward()
+    return out.detach(), [x.grad for x in leaves]
+
+
+def assert_close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("lengths", [[1], [5], [4, 4, 4], [1, 7, 3, 1], [33, 2]])
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)])
+def test_attention_equals_its_reference(lengths, heads):
+    torch.manual_seed(0)
+    T, (H, K), D = sum(lengths), heads, 8
+    q, k, v = torch.randn(T, H, D), torch.randn(T, K, D), torch.randn(T, K, D)
+    out, grads = gradients(lambda *x: ops.attention(*x, lengths), q, k, v)
+    expected, expected_grads = gradients(lambda *x: attention_reference(*x, lengths), q, k, v)
+    assert_close(out, expected)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert_close(grad, expected_grad)
+
+
+def test_the_attention_check_rejects_a_document_boundary_that_is_off_by_one():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(9, 2, 8) for _ in range(3))
+    with pytest.raises(AssertionError):
+        assert_close(ops.attention(q, k, v, [4, 5]), attention_reference(q, k, v, [5, 4]))
+
+
+@pytest.mark.parametrize(("new", "total"), [(1, 1), (1, 9), (4, 4), (3, 10)])
+def test_cached_attention_equals_the_end_of_full_attention(new, total):
+    torch.manual_seed(1)
+    H, K, D = 6, 2, 8
+    q, k, v = torch.randn(total, H, D), torch.randn(total, K, D), torch.randn(total, K, D)
+    expected = attention_reference(q, k, v, [total])[total - new :]
+    out = ops.cached_attention(q[total - new :], k.transpose(0, 1), v.transpose(0, 1))
+    assert_close(out, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (256, 64)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linear_equals_its_reference_with_and_without_gradients(shape, rows, with_bias):
+    torch.manual_seed(2)
+    weight, x = torch.randn(shape), torch.randn(rows, shape[1])
+    bias = torch.randn(shape[0]) if with_bias else None
+    expected = linear_reference(x, weight, bias)
+    assert_close(ops.linear(x, weight, bias), expected)
+    with torch.inference_mode():
+        assert_close(ops.linear(x, weight, bias), expected)
+
+
+def test_linear_keeps_leading_dimensions():
+    with torch.no_grad():
+        assert ops.linear(torch.randn(1, 1, 8), torch.randn(5, 8)).shape == (1, 1, 5)
+        assert ops.linear(torch.randn(8), torch.randn(5, 8)).shape == (5,)
+
+
+def test_rms_norm_equals_its_reference():
+    torch.manual_seed(3)
+    x, weight = torch.randn(5, 48), torch.randn(48)
+    out, grads = gradients(lambda *a: ops.rms_norm(*a, 1e-5), x, weight)
+    expected, expected_grads = gradients(lambda *a: rms_norm_reference(*a, 1e-5), x, weight)
+    assert_close(out, expected)
+    assert_close(grads[0], expected_grads[0])
+    assert_close(grads[1], expected_grads[1])
+
+
+def test_swiglu_equals_its_reference():
+    torch.manual_seed(4)
+    gate, up = torch.randn(5, 16), torch.randn(5, 16)
+    out, grads = gradients(ops.swiglu, gate, up)
+    expected, expected_grads = gradients(swiglu_reference, gate, up)
+    assert_close(out, expected)
+    assert_close(torch.stack(grads), torch.stack(expected_grads))
+
+
+def test_rope_equals_its_reference_and_its_backward_turns_back():
+    torch.manual_seed(5)
+    x = torch.randn(6, 3, 8)
+    cos, sin = ops.rope_tables(torch.tensor([0, 1, 2, 50, 1000, 8000]), 8, 10000.0)
+    out, grads = gradients(lambda a: ops.apply_rope(a, cos, sin), x)
+    expected, expected_grads = gradients(lambda a: apply_rope_reference(a, cos, sin), x)
+    assert_close(out, expected)
+    assert_close(grads[0], expected_grads[0])
+    assert_close(ops.apply_rope(out, cos, -sin), x)
+
+
+def test_rope_angles_stay_exact_at_128k_positions_in_a_bf16_model():
+    positions = torch.tensor([131_071])
+    cos, sin = ops.rope_tables(positions, 64, 10000.0)
+    i = torch.arange(0, 64, 2, dtype=torch.float64)
+    angle = positions.double()[:, None] / 10000.0 ** (i / 64)
+    # fp32 holds an angle of 131,071 to 2^-8, and its cosine no better.
+    torch.testing.assert_close(cos[:, 0].double(), angle.cos(), rtol=0, atol=2**-7)
+    torch.testing.assert_close(sin[:, 0].double(), angle.sin(), rtol=0, atol=2**-7)
+    rotated = ops.apply_rope(torch.ones(1, 1, 64, dtype=torch.bfloat16), cos, sin)
+    assert rotated.dtype == torch.bfloat16
+
+
+def test_cross_entropy_equals_its_reference_and_skips_ignored_labels():
+    torch.manual_seed(6)
+    hidden, weight = torch.randn(9, 8), torch.randn(13, 8)
+    labels = torch.tensor([0, 12, IGNORE, 5, IGNORE, 1, 2, 3, IGNORE])
+    out, grads = gradients(lambda *a: ops.cross_entropy(*a, labels), hidden, weight)
+    expected, expected_grads = gradients(
+        lambda *a: cross_entropy_reference(*a, labels).float(), hidden, weight
+    )
+    assert_close(out, expected)
+    assert_close(grads[0], expected_grads[0])
+    assert_close(grads[1], expected_grads[1])
+    assert torch.equal(grads[0][labels == IGNORE], torch.zeros(3, 8))
+
+
+def test_cross_entropy_of_no_label_is_zero_not_nan():
+    labels = torch.full((4,), IGNORE)
+    assert ops.cross_entropy(torch.randn(4, 8), torch.randn(13, 8), labels).item() == 0.0
