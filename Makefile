@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# PYTHON chooses the interpreter (3.11 or newer) that makes .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH_DATA ?= $(LLMTOOLS_DATA)
+PYTEST_ARGS ?=
+
+.PHONY: demo test check bench clean
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmtools needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+# The main job, from this machine's own Python library to a served model, in a few minutes.
+demo: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh demo-out
+
+test: $(READY)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Lint, format, strict types on src, and the import arrows.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py
+
+# Every speed claim: ours and the peer's in one run, with the ratio. Peers get environments of their own.
+bench: $(READY)
+	$(BIN)/python benchmarks/dedup.py $(if $(BENCH_DATA),--data $(BENCH_DATA))
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/train.py
+
+clean:
+	rm -rf $(VENV) demo-out
