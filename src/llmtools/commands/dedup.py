@@ -15,6 +15,7 @@ from llmtools.commands.common import (
     TextKey,
     check_json_output,
     command,
+    lean_process,
     make_app,
     report,
     resolve_inputs,
@@ -58,6 +59,7 @@ def dedup(
     """Remove exact and near duplicates (MinHash-LSH); the first of each cluster stays."""
     check_json_output(output)
     names = resolve_inputs(inputs)
+    lean_process()
     from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup import dedup as run
     from llmtools.data.minhash import MinHashSettings

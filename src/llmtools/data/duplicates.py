@@ -75,9 +75,8 @@ def find_duplicates(batches: Iterable[Batch], settings: MinHashSettings) -> Clus
 
 def _digests(batch: Batch) -> npt.NDArray[np.uint64]:
     """xxh3-128 of each text, (D, 2) uint64."""
-    view = memoryview(batch.buffer)
     digests = [
-        xxhash.xxh3_128_digest(view[start:stop])
+        xxhash.xxh3_128_digest(batch.buffer[start:stop].data)
         for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True)
     ]
     return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)

@@ -182,7 +182,7 @@ def _hash_words(
             for _ in range(extra):
                 c = (c << np.uint32(6)) | np.uint32(buffer[i] & 0x3F)
                 i += 1
-        folded = fold[c] if c < _TABLE_SIZE else np.uint32(_fold_wide(c))
+        folded = fold[c] if c < _TABLE_SIZE else np.uint32(_fold_wide(int(c)))
         if folded == _SKIPPED:
             continue
         if folded == _ZERO:
@@ -194,7 +194,7 @@ def _hash_words(
             continue
         else:
             number_part = 0
-        is_whole = c >= _TABLE_SIZE and _is_whole_word(c)
+        is_whole = c >= _TABLE_SIZE and _is_whole_word(int(c))
         if in_word and (folded == _SEPARATOR or is_whole):
             out[num_words] = x ^ (x >> _SHIFT_B)
             num_words += 1
@@ -245,12 +245,12 @@ def _sign(
     prime = np.uint64(MERSENNE_61)
     bits = np.uint64(61)
     for d in range(offsets.size - 1):
-        # Hashes inside, permutations outside: the inner loop is a plain minimum that LLVM turns
-        # into vector code.
+        # A slice, because an index that might be negative keeps LLVM from vector code.
+        own = hashes[offsets[d] : offsets[d + 1]]
         for k in range(a.size):
             least = _NO_HASH
-            for i in range(offsets[d], offsets[d + 1]):
-                v = hashes[i] * a[k] + b[k]
+            for i in range(own.size):
+                v = own[i] * a[k] + b[k]
                 # v mod (2^61 - 1): 2^61 = 1, so the upper three bits are added to the lower 61.
                 v = (v >> bits) + (v & prime)
                 # Where v < prime the difference wraps round to a huge number. Written as
@@ -305,4 +305,5 @@ def signature_reference(hashes: Hashes, settings: MinHashSettings) -> Hashes:
     """
     a, b = permutations(settings)
     permuted: Hashes = (hashes[:, None] * a + b) % np.uint64(MERSENNE_61)
-    return permuted.min(axis=0)
+    least: Hashes = permuted.min(axis=0)
+    return least
