@@ -1,0 +1,166 @@
+"""Any tokenizer file to one Tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmtools.errors import InputError
+from llmtools.formats.gguf import GGUFFile, is_gguf
+from llmtools.formats.model_path import LATEST, resolve_model
+from llmtools.tokenizer import gguf_vocab
+from llmtools.tokenizer.tokenizer import (
+    BOS_NAMES,
+    CONFIG_FILE,
+    EOS_NAMES,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+    SpecialRoles,
+    Tokenizer,
+)
+
+GENERATION_FILE = "generation_config.json"
+MAX_FILE_BYTES = 1 << 28
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, a model or run directory, or a GGUF file.
+
+    A file named tokenizer.json is read with the configuration beside it, as its directory would be.
+    raises: InputError naming the file for anything missing or malformed.
+    """
+    place = Path(path)
+    if place.is_dir():
+        if not (place / TOKENIZER_FILE).is_file() and (place / LATEST).is_file():
+            place = resolve_model(place)
+        if not place.is_dir():
+            return _from_gguf(place)
+        if not (place / TOKENIZER_FILE).is_file():
+            raise InputError(f"{place}: no {TOKENIZER_FILE} in this directory")
+        return _from_directory(place)
+    if not place.exists():
+        raise InputError(f"{place}: no such tokenizer (a tokenizer.json, a model, or a GGUF file)")
+    if is_gguf(place):
+        return _from_gguf(place)
+    if place.name == TOKENIZER_FILE:
+        return _from_directory(place.parent)
+    return _from_text(place, {}, None, ())
+
+
+def _from_directory(directory: Path) -> Tokenizer:
+    config = _read_object(directory / CONFIG_FILE)
+    return _from_text(
+        directory / TOKENIZER_FILE,
+        config,
+        _template(directory, config),
+        _generation_stops(directory),
+    )
+
+
+def _from_text(
+    file: Path, config: Mapping[str, Any], template: str | None, stop_ids: tuple[int, ...]
+) -> Tokenizer:
+    text = _read_text(file)
+    special = _special_tokens(text, str(file))
+    content = {id: token for token, id in special.items()}
+    roles = SpecialRoles(
+        bos=_role(config, "bos_token", BOS_NAMES, special, file),
+        eos=_role(config, "eos_token", EOS_NAMES, special, file),
+        stops=tuple(content[id] for id in stop_ids if id in content),
+        chat_template=template,
+        config=config,
+    )
+    return Tokenizer(text, roles, str(file))
+
+
+def _special_tokens(text: str, where: str) -> dict[str, int]:
+    """The special tokens of a tokenizer.json and their ids."""
+    try:
+        added = json.loads(text).get("added_tokens", [])
+        return {str(token["content"]): int(token["id"]) for token in added if token["special"]}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
+        raise InputError(f"{where}: not a tokenizer.json: {fault!r}") from fault
+
+
+def _role(
+    config: Mapping[str, Any],
+    key: str,
+    usual: tuple[str, ...],
+    special: Mapping[str, int],
+    file: Path,
+) -> str | None:
+    """The token of a role: what the configuration says, else the first usual name there is."""
+    if key not in config:
+        return next((token for token in usual if token in special), None)
+    value = config[key]
+    token = value.get("content") if isinstance(value, dict) else value
+    if token is not None and not isinstance(token, str):
+        raise InputError(f"{file.parent / CONFIG_FILE}: {key} is {token!r}, not a token")
+    return token
+
+
+def _template(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """chat_template.jinja, else the configuration's chat_template (of several, `default`)."""
+    if (directory / TEMPLATE_FILE).is_file():
+        return _read_text(directory / TEMPLATE_FILE)
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise InputError(f"{directory / CONFIG_FILE}: chat_template is not a string")
+    return template
+
+
+def _generation_stops(directory: Path) -> tuple[int, ...]:
+    """The ids that end an answer according to generation_config.json."""
+    value = _read_object(directory / GENERATION_FILE).get("eos_token_id")
+    ids = value if isinstance(value, list) else [value]
+    return tuple(id for id in ids if isinstance(id, int))
+
+
+def _from_gguf(file: Path) -> Tokenizer:
+    metadata = GGUFFile(file).metadata
+    where = str(file)
+    text = gguf_vocab.tokenizer_json(metadata, where)
+    special = _special_tokens(text, where)
+    named = {
+        role: gguf_vocab.token_of(metadata, role, where)
+        for role in ("bos", "eos", "eot", "padding", "unknown")
+    }
+    config = {"pad_token": named["padding"], "unk_token": named["unknown"]}
+    template = metadata.get("tokenizer.chat_template")
+    roles = SpecialRoles(
+        bos=named["bos"] or next((t for t in BOS_NAMES if t in special), None),
+        eos=named["eos"] or next((t for t in EOS_NAMES if t in special), None),
+        stops=() if named["eot"] is None else (named["eot"],),
+        chat_template=template if isinstance(template, str) else None,
+        config={role: token for role, token in config.items() if token is not None},
+    )
+    return Tokenizer(text, roles, where)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{file}: {file.stat().st_size} bytes (limit {MAX_FILE_BYTES})")
+        return file.read_bytes().decode("utf-8")
+    except OSError as fault:
+        raise InputError(f"{file}: {fault.strerror or fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise InputError(f"{file}: not UTF-8 at byte {fault.start}") from fault
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(_read_text(file))
+    except (ValueError, RecursionError) as fault:
+        raise InputError(f"{file}: not JSON: {fault}") from fault
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: {type(value).__name__} where a JSON object was expected")
+    return value

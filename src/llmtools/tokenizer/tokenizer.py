@@ -1,0 +1,233 @@
+"""The one tokenizer of this program: text to ids and back, special tokens, conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from llmtools.errors import InputError
+from llmtools.formats.stream import write_file
+from llmtools.tokenizer.chat import (
+    ChatTemplate,
+    Message,
+    encode_rendered,
+    shield,
+    supervised_spans,
+)
+from llmtools.tokenizer.identity import tokenizer_identity
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+
+# Where no configuration names them, the first of these among the special tokens.
+EOS_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>")
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>")
+# Special tokens that end a turn when the chat template writes them.
+TURN_ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialRoles:
+    """Which tokens mean what, and the settings file that said so.
+
+    bos, eos: None where there is none. stops: further tokens that end an answer. config: the
+    contents of tokenizer_config.json, kept for saving.
+    """
+
+    bos: str | None = None
+    eos: str | None = None
+    stops: tuple[str, ...] = ()
+    chat_template: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_tokenizer(text: str, where: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json's text as the library's object; raises InputError that names `where`."""
+    try:
+        parsed = tokenizers.Tokenizer.from_str(text)
+    except BaseException as fault:
+        # Damaged vocabularies make the Rust library panic, which is not an Exception in Python.
+        if not isinstance(fault, Exception) and type(fault).__name__ != "PanicException":
+            raise
+        raise InputError(f"{where}: not a tokenizer.json: {fault}") from fault
+    # Settings of the file that would shorten or lengthen what is encoded.
+    parsed.no_truncation()
+    parsed.no_padding()
+    return parsed
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Built by load_tokenizer or train_tokenizer from the text of a tokenizer.json and the roles of
+    its special tokens. raises: InputError naming `where` for malformed content.
+    """
+
+    def __init__(self, text: str, roles: SpecialRoles, where: str = "tokenizer") -> None:
+        self._where = where
+        self._roles = roles
+        self._plain = parse_tokenizer(text, where)
+        self._plain.encode_special_tokens = True
+        self._vocabulary: dict[str, int] = self._plain.get_vocab(with_added_tokens=True)
+        if not self._vocabulary:
+            raise InputError(f"{where}: the vocabulary is empty")
+        self.vocab_size = max(self._vocabulary.values()) + 1
+        self.bos_id = self._role_id("bos", roles.bos)
+        self.eos_id = self._role_id("eos", roles.eos)
+
+    def _role_id(self, role: str, token: str | None) -> int | None:
+        if token is None:
+            return None
+        if token not in self._vocabulary:
+            raise InputError(f"{self._where}: the {role} token {token!r} is not in the vocabulary")
+        return self._vocabulary[token]
+
+    @cached_property
+    def _parsing(self) -> tokenizers.Tokenizer:
+        """The same tokenizer that recognises special tokens inside text.
+
+        A second object, because the library's switch is shared state and servers encode in threads.
+        """
+        return parse_tokenizer(self.to_json(), self._where)
+
+    def encode(
+        self, text: str, *, add_special_tokens: bool = False, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of a text.
+
+        add_special_tokens: with what the tokenizer itself adds (BOS, where adds_bos).
+        parse_special: "<|im_end|>" inside the text is that token; else it is plain text.
+        """
+        backend = self._parsing if parse_special else self._plain
+        ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def encode_batch(
+        self, texts: Sequence[str], *, parse_special: bool = False
+    ) -> list[np.ndarray]:
+        """Token ids of many texts, each uint32 [T], nothing added; uses all cores."""
+        backend = self._parsing if parse_special else self._plain
+        encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, np.uint32) for one in encoded]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Text of some ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
+        text: str = self._plain.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token in its stored form, None where there is none."""
+        return self._vocabulary.get(token)
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """The special tokens and their ids."""
+        added = self._plain.get_added_tokens_decoder()
+        return {token.content: id for id, token in sorted(added.items()) if token.special}
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts BOS before a text."""
+        ids = self.encode("a", add_special_tokens=True)
+        return self.bos_id is not None and ids[:1] == [self.bos_id] and ids != self.encode("a")
+
+    @cached_property
+    def stop_ids(self) -> set[int]:
+        """Ids that end an answer: EOS, and the ends of turns that the chat template writes."""
+        named = [self._role_id("stop", token) for token in self._roles.stops]
+        template = self.chat_template or ""
+        written = [
+            id
+            for token, id in self.special_tokens.items()
+            if token in TURN_ENDS and token in template
+        ]
+        return {id for id in [self.eos_id, *named, *written] if id is not None}
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash (hex) of the content that decides ids; see identity.py."""
+        return tokenizer_identity(json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """The text of a tokenizer.json."""
+        text: str = self._plain.to_str()
+        return text
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja for transformers."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+        }
+        config |= {k: v for k, v in self._roles.config.items() if k != "chat_template"}
+        config |= {"bos_token": self._roles.bos, "eos_token": self._roles.eos}
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        write_file(directory / TOKENIZER_FILE, self._plain.to_str(pretty=True).encode())
+        write_file(directory / CONFIG_FILE, text.encode())
+        if self.chat_template is not None:
+            write_file(directory / TEMPLATE_FILE, self.chat_template.encode())
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of conversations, None where the tokenizer has none."""
+        return self._roles.chat_template
+
+    def with_chat_template(self, template: str) -> Tokenizer:
+        """The same tokenizer with another chat template (see chat.CHATML)."""
+        roles = replace(self._roles, chat_template=template)
+        return Tokenizer(self.to_json(), roles, self._where)
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if self.chat_template is None:
+            raise InputError(f"{self._where}: this tokenizer has no chat template")
+        tokens = {"bos_token": self._roles.bos, "eos_token": self._roles.eos}
+        for role in ("unk_token", "pad_token"):
+            value = self._roles.config.get(role)
+            tokens[role] = value.get("content") if isinstance(value, dict) else value
+        named = {role: token for role, token in tokens.items() if token is not None}
+        return ChatTemplate(self.chat_template, named, self._where)
+
+    def apply_chat_template(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False
+    ) -> str:
+        """The text of a conversation, ready for the next answer with `add_generation_prompt`.
+
+        Raises InputError when there is no template, or it refuses the conversation.
+        """
+        return self._template.render(messages, add_generation_prompt)
+
+    def encode_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+    ) -> list[int]:
+        """Token ids of a conversation.
+
+        Special tokens are those the template writes; in the messages they are plain text, so that
+        content cannot end its own turn. BOS is there exactly when the template writes it.
+        """
+        shielded, hidden = shield(messages, self.special_tokens)
+        text = self._template.render(shielded, add_generation_prompt)
+        return encode_rendered(text, hidden, self.encode)
+
+    def supervised_spans(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids of a conversation, and 1 where a token belongs to an assistant's turn.
+
+        See chat.supervised_spans.
+        """
+        stops = [token for token, id in self._vocabulary.items() if id in self.stop_ids]
+        return supervised_spans(messages, self._template, self.special_tokens, stops, self.encode)
