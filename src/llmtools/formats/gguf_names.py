@@ -55,9 +55,11 @@ _FLOAT_KEYS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
 }
+_EOS_KEY = "tokenizer.ggml.eos_token_id"
+_EOT_KEY = "tokenizer.ggml.eot_token_id"
 _TOKEN_KEYS = {
     "tokenizer.ggml.bos_token_id": "bos_token_id",
-    "tokenizer.ggml.eos_token_id": "eos_token_id",
+    _EOS_KEY: "eos_token_id",
     "tokenizer.ggml.padding_token_id": "pad_token_id",
 }
 # What llama.cpp assumes where the key is absent.
@@ -194,6 +196,10 @@ def hf_config_from_gguf(metadata: Mapping[str, Any], tensor_names: Iterable[str]
         "mlp_bias": "blk.0.ffn_gate.bias" in names,
     }
     config |= {hf: metadata[key] for key, hf in _TOKEN_KEYS.items() if key in metadata}
+    # A model may stop at two tokens: the end of a text and the end of a chat turn.
+    stops = {metadata.get(key) for key in (_EOS_KEY, _EOT_KEY)} - {None}
+    if len(stops) > 1:
+        config["eos_token_id"] = sorted(stops)
     return config
 
 

@@ -1,0 +1,128 @@
+"""`llm quantize`: a smaller model, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llmtools import terminal
+from llmtools.commands.common import Device, Force, Threads, command, make_app, use_threads
+from llmtools.errors import InputError, UsageError
+from llmtools.formats.manifest import Recorder
+
+app = make_app()
+
+
+@command(
+    app,
+    "quantize",
+    examples=[
+        "llm quantize base/ --method rtn --scheme Q8_0 -o base.gguf",
+        "llm quantize tuned/ --scheme Q4_0 --documents held-out.jsonl --json -o tuned.gguf",
+    ],
+)
+def quantize(
+    model: Annotated[str, typer.Argument(help="A model directory, a run, or a GGUF file.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="The GGUF file to write.")],
+    method: Annotated[
+        Literal["rtn"], typer.Option("--method", help="rtn: round each value to nearest.")
+    ] = "rtn",
+    scheme: Annotated[
+        Literal["Q8_0", "Q4_0", "F16"],
+        typer.Option("--scheme", help="Stored type: 8.5, 4.5 or 16 bits a weight."),
+    ] = "Q8_0",
+    documents: Annotated[
+        list[str] | None,
+        typer.Option("--documents", help="Measure perplexity on these before and after."),
+    ] = None,
+    limit_tokens: Annotated[
+        int | None,
+        typer.Option("--limit-tokens", min=2, help="Score the first N tokens only."),
+    ] = None,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Write a smaller model and show what it costs.
+
+    Rows that are not whole blocks of 32 stay F16; under Q4_0 the embedding and head are Q8_0.
+    """
+    from llmtools.formats.model_path import resolve_model
+    from llmtools.formats.stream import STDIO, check_output
+    from llmtools.quant.gguf_export import export_gguf
+
+    if limit_tokens is not None and not documents:
+        raise UsageError("--limit-tokens has no effect without --documents")
+    if output == STDIO and (documents or terminal.display().json):
+        raise UsageError("the model cannot go to stdout here; give it a place with -o FILE")
+    if Path(output).is_dir():
+        raise UsageError(f"{output} is a directory; name the GGUF file to write")
+    check_output(output, force=force)
+    use_threads(threads)
+    source = resolve_model(model)
+    recorder = Recorder(
+        "quantize", {"method": method, "scheme": scheme, "limit_tokens": limit_tokens}
+    )
+    for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+        if file.is_file():
+            recorder.read_path(file)
+    texts = _read_texts(documents, recorder)
+    before = _score(source, texts, limit_tokens, device)
+    export = export_gguf(source, output, scheme, force=force)
+    summary: dict[str, Any] = {
+        "output": output,
+        "method": method,
+        "scheme": scheme,
+        "parameters": export.num_parameters,
+        "bytes_before": export.bytes_before,
+        "bytes_after": export.bytes_after,
+        "bits_per_weight": export.bits_per_weight,
+        "types": export.types,
+    }
+    if before is not None:
+        summary["before"] = before
+        summary["after"] = _score(Path(output), texts, limit_tokens, device)
+    recorder.wrote(export.stream)
+    recorder.count(**{k: v for k, v in summary.items() if k not in recorder.settings})
+    recorder.write_beside(output)
+    _show(summary)
+
+
+def _read_texts(documents: list[str] | None, recorder: Recorder) -> list[str]:
+    from llmtools.formats.document import read_documents
+    from llmtools.formats.stream import expand_inputs
+
+    if not documents:
+        return []
+    inputs = expand_inputs(documents)
+    texts = [document.text for document in read_documents(inputs, on_read=recorder.read)]
+    if not any(texts):
+        raise InputError(f"{', '.join(documents)}: no text to measure perplexity on")
+    return texts
+
+
+def _score(
+    model: Path, texts: list[str], limit_tokens: int | None, device: str
+) -> dict[str, Any] | None:
+    if not texts:
+        return None
+    from llmtools.engine.score import perplexity
+
+    return asdict(perplexity(str(model), texts, limit_tokens=limit_tokens, device=device))
+
+
+def _show(summary: dict[str, Any]) -> None:
+    if terminal.display().json:
+        terminal.emit_json(summary)
+        return
+    before, after = summary["bytes_before"], summary["bytes_after"]
+    terminal.note(
+        f"{summary['output']}: {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB"
+        f" ({100 * after / before:.0f} %, {summary['bits_per_weight']:.2f} bits a weight)"
+    )
+    if "before" in summary:
+        old, new = summary["before"]["perplexity"], summary["after"]["perplexity"]
+        terminal.note(f"perplexity {old:.4f} -> {new:.4f} ({100 * (new / old - 1):+.2f} %)")

@@ -1,0 +1,183 @@
+"""A byte-level BPE tokenizer as GGUF metadata, in llama.cpp's keys.
+
+The whole tokenizer.json travels too, under `tokenizer.huggingface.json` (a key that ggml names for
+this), so that a reader that knows it loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmtools import terminal
+from llmtools.errors import InputError
+from llmtools.formats.checkpoint import read_json_object
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+
+# llama.cpp's token types.
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# The split rules that llama.cpp knows by name, by the regular expression of the `Split` step.
+PRE_BY_REGEX = {
+    _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
+    _WORDS + r"\p{N}" + _REST: "qwen2",
+}
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+
+
+def vocabulary_metadata(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `tokenizer.*` keys for the tokenizer of a model directory.
+
+    Ids without a token, up to config.vocab_size, become unused padding tokens. A directory without
+    a tokenizer.json gives a file without a vocabulary, with a warning.
+    raises: InputError for a tokenizer that is not byte-level BPE, or has ids the model lacks.
+    """
+    path = directory / TOKENIZER
+    if not path.is_file():
+        terminal.warn(f"{directory} has no {TOKENIZER}; the GGUF file will have no vocabulary")
+        return {"tokenizer.ggml.model": "no_vocab"}
+    try:
+        return _metadata(directory, path, config)
+    except (AttributeError, IndexError, KeyError, TypeError) as fault:
+        raise InputError(f"{path}: not a tokenizer.json of the known form ({fault!r})") from fault
+
+
+def _metadata(directory: Path, path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    tokenizer = read_json_object(path)
+    settings_path = directory / TOKENIZER_CONFIG
+    settings = read_json_object(settings_path) if settings_path.is_file() else {}
+    model = tokenizer.get("model")
+    steps = _flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    if not isinstance(model, dict) or not _is_byte_level_bpe(model, steps):
+        kind = model.get("type", "unknown") if isinstance(model, dict) else "unknown"
+        raise InputError(f"{path}: GGUF export writes byte-level BPE only; this is {kind}")
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    tokens, types = _tokens(tokenizer, int(config["vocab_size"]), path)
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": _pre_name(steps, path),
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array(types, np.int32),
+        "tokenizer.ggml.merges": merges,
+    }
+    ids = {token: index for index, token in enumerate(tokens)}
+    special = _special_ids(settings, config, ids)
+    for role, index in special.items():
+        metadata[f"tokenizer.ggml.{_ROLES[role]}_token_id"] = index
+    stops = config.get("eos_token_id")
+    others = [i for i in stops if i != special.get("eos")] if isinstance(stops, list) else []
+    if others and 0 <= others[0] < len(tokens):
+        metadata["tokenizer.ggml.eot_token_id"] = others[0]
+    first, last = _added_ends(tokenizer)
+    bos, eos = (tokens[special[r]] if r in special else None for r in ("bos", "eos"))
+    metadata["tokenizer.ggml.add_bos_token"] = bos is not None and first == bos
+    metadata["tokenizer.ggml.add_eos_token"] = eos is not None and last == eos
+    metadata["tokenizer.ggml.add_space_prefix"] = any(s.get("add_prefix_space") for s in steps)
+    if template := _chat_template(directory, settings):
+        metadata["tokenizer.chat_template"] = template
+    metadata["tokenizer.huggingface.json"] = path.read_text("utf-8")
+    return metadata
+
+
+def _flat(step: Any, inner: str) -> list[dict[str, Any]]:
+    """A pipeline step as a list, with sequences taken apart."""
+    if not isinstance(step, dict):
+        return []
+    if step.get("type") == "Sequence":
+        return [found for part in step.get(inner) or [] for found in _flat(part, inner)]
+    return [step]
+
+
+def _is_byte_level_bpe(model: Mapping[str, Any], steps: list[dict[str, Any]]) -> bool:
+    return (
+        model.get("type") == "BPE"
+        and isinstance(model.get("vocab"), dict)
+        and isinstance(model.get("merges"), list)
+        and any(step.get("type") == "ByteLevel" for step in steps)
+    )
+
+
+def _pre_name(steps: list[dict[str, Any]], path: Path) -> str:
+    """llama.cpp's name for the rules that split text before BPE."""
+    kinds = [step.get("type") for step in steps]
+    uses_regex = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"] and uses_regex:
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and uses_regex:
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"] and not uses_regex:
+        pattern = steps[0].get("pattern")
+        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+        if regex in PRE_BY_REGEX:
+            return PRE_BY_REGEX[regex]
+    terminal.warn(
+        f"{path}: llama.cpp has no name for these split rules; it may split text differently"
+        " (readers of tokenizer.huggingface.json do not)"
+    )
+    return "default"
+
+
+def _tokens(
+    tokenizer: Mapping[str, Any], vocab_size: int, path: Path
+) -> tuple[list[str], list[int]]:
+    """Tokens and their types by id, with unused tokens where an id has none."""
+    by_id = {index: (token, NORMAL) for token, index in tokenizer["model"]["vocab"].items()}
+    for added in tokenizer.get("added_tokens") or []:
+        by_id[added["id"]] = (added["content"], CONTROL if added.get("special") else USER_DEFINED)
+    if any(type(index) is not int or index < 0 for index in by_id):
+        raise InputError(f"{path}: a token id is not a whole number from 0 up")
+    if max(by_id, default=-1) >= vocab_size:
+        raise InputError(
+            f"{path}: token id {max(by_id)} is beyond the model's vocab_size {vocab_size}"
+        )
+    pairs = [by_id.get(index, (f"[PAD{index}]", UNUSED)) for index in range(vocab_size)]
+    return [token for token, _ in pairs], [kind for _, kind in pairs]
+
+
+def _special_ids(
+    settings: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
+) -> dict[str, int]:
+    """Role -> id: what tokenizer_config.json names, else what config.json numbers."""
+    found = {}
+    for role in _ROLES:
+        named = settings.get(f"{role}_token")
+        if isinstance(named, dict):
+            named = named.get("content")
+        number = config.get(f"{role}_token_id")
+        if isinstance(number, list):
+            number = number[0] if number else None
+        if isinstance(named, str) and named in ids:
+            found[role] = ids[named]
+        elif isinstance(number, int) and 0 <= number < len(ids):
+            found[role] = number
+    return found
+
+
+def _added_ends(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The special tokens that the tokenizer itself puts before and after a text."""
+    for step in _flat(tokenizer.get("post_processor"), "processors"):
+        if step.get("type") == "TemplateProcessing" and step.get("single"):
+            ends = (step["single"][0], step["single"][-1])
+            first, last = (piece.get("SpecialToken", {}).get("id") for piece in ends)
+            return first, last
+    return None, None
+
+
+def _chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
+    """The chat template of a model directory; the one named 'default' where there are several."""
+    path = directory / CHAT_TEMPLATE
+    if path.is_file():
+        return path.read_text("utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
