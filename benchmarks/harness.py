@@ -93,7 +93,7 @@ def peer_environment(name: str, requirements: list[str]) -> Path:
     print(f"installing {', '.join(requirements)} into {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", *requirements], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-qq", *requirements], check=True)
     complete.touch()
     return python
 
