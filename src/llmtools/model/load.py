@@ -44,8 +44,8 @@ def load_model(
         checkpoint = open_checkpoint(path)
         return _fill(config, path, checkpoint.names(), checkpoint.load, device, dtype)
     gguf = GGUFFile(path)
-    config = config_from_hf(hf_config_from_gguf(gguf.metadata), str(path))
-    gguf_names = {hf_name(name): name for name in gguf.tensors if name != "rope_freqs.weight"}
+    config = config_from_hf(hf_config_from_gguf(gguf.metadata, gguf.tensors), str(path))
+    gguf_names = {hf_name(name): name for name in gguf.tensors}
 
     def load(name: str) -> torch.Tensor:
         values = gguf.load(gguf_names[name])
