@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_DATA ?= $(LLMTOOLS_DATA)
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmtools needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -34,6 +34,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/dedup.py $(if $(BENCH_DATA),--data $(BENCH_DATA))
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
+
+# docs/cli.md from the program's own help.
+docs: $(READY)
+	COLUMNS=80 $(BIN)/python docs/generate_cli.py
 
 clean:
 	rm -rf $(VENV) demo-out
