@@ -27,6 +27,10 @@ Output = Annotated[str, typer.Option("-o", "--output", help="Where to write; - i
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an existing output.")]
 TextKey = Annotated[str, typer.Option("--text-key", help="The field that holds the text.")]
 IdKey = Annotated[str, typer.Option("--id-key", help="The field that holds the id.")]
+TokenizerPath = Annotated[
+    str,
+    typer.Option("-t", "--tokenizer", help="A tokenizer.json, a model directory or a GGUF file."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Threads = Annotated[
     int | None,

@@ -63,14 +63,19 @@ def read_records(
     """
     for path in inputs:
         with open_input(path) as stream:
-            name = stream.stream_name
-            if _holds_lines(stream):
-                for number, raw in _lines(stream):
-                    yield Record(raw, _parse(raw, f"{name}:{number}"), name, number)
-            else:
-                yield from _whole_file_records(stream)
+            yield from stream_records(stream)
             if on_read is not None:
                 on_read(stream)
+
+
+def stream_records(stream: InputStream) -> Iterator[Record]:
+    """The JSON objects of an open stream; raises like read_records."""
+    name = stream.stream_name
+    if _holds_lines(stream):
+        for number, raw in _lines(stream):
+            yield Record(raw, _parse(raw, f"{name}:{number}"), name, number)
+    else:
+        yield from _whole_file_records(stream)
 
 
 def read_raw_records(
@@ -167,7 +172,14 @@ def read_documents(
 
     Raises InputError with file, line and field where the text is absent or not a string.
     """
-    for record in read_records(inputs, on_read):
+    return as_documents(read_records(inputs, on_read), text_key=text_key, id_key=id_key)
+
+
+def as_documents(
+    records: Iterable[Record], *, text_key: str = "text", id_key: str = "id"
+) -> Iterator[Document]:
+    """Records as documents; raises like read_documents."""
+    for record in records:
         text = record.fields.get(text_key)
         if not isinstance(text, str):
             raise InputError(_no_text(record, text_key, text))

@@ -79,7 +79,7 @@ class Tokenizer:
     """
 
     def __init__(self, text: str, roles: SpecialRoles, where: str = "tokenizer") -> None:
-        self._where = where
+        self.where = where
         self._roles = roles
         self._plain = parse_tokenizer(text, where)
         self._plain.encode_special_tokens = True
@@ -94,7 +94,7 @@ class Tokenizer:
         if token is None:
             return None
         if token not in self._vocabulary:
-            raise InputError(f"{self._where}: the {role} token {token!r} is not in the vocabulary")
+            raise InputError(f"{self.where}: the {role} token {token!r} is not in the vocabulary")
         return self._vocabulary[token]
 
     @cached_property
@@ -103,7 +103,7 @@ class Tokenizer:
 
         A second object, because the library's switch is shared state and servers encode in threads.
         """
-        return parse_tokenizer(self.to_json(), self._where)
+        return parse_tokenizer(self.to_json(), self.where)
 
     def encode(
         self, text: str, *, add_special_tokens: bool = False, parse_special: bool = False
@@ -190,18 +190,18 @@ class Tokenizer:
     def with_chat_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template (see chat.CHATML)."""
         roles = replace(self._roles, chat_template=template)
-        return Tokenizer(self.to_json(), roles, self._where)
+        return Tokenizer(self.to_json(), roles, self.where)
 
     @cached_property
     def _template(self) -> ChatTemplate:
         if self.chat_template is None:
-            raise InputError(f"{self._where}: this tokenizer has no chat template")
+            raise InputError(f"{self.where}: this tokenizer has no chat template")
         tokens = {"bos_token": self._roles.bos, "eos_token": self._roles.eos}
         for role in ("unk_token", "pad_token"):
             value = self._roles.config.get(role)
             tokens[role] = value.get("content") if isinstance(value, dict) else value
         named = {role: token for role, token in tokens.items() if token is not None}
-        return ChatTemplate(self.chat_template, named, self._where)
+        return ChatTemplate(self.chat_template, named, self.where)
 
     def apply_chat_template(
         self, messages: Sequence[Message], add_generation_prompt: bool = False
