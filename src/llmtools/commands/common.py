@@ -137,7 +137,7 @@ def resolve_inputs(
     return expand_inputs(inputs, suffixes)
 
 
-def check_json_output(output: str) -> None:
+def check_json_output(output: str | None) -> None:
     """--json puts the report on stdout, so a data command needs its data elsewhere."""
     if terminal.display().json and output == STDIO:
         raise UsageError("--json prints the report on stdout; give the data a place with -o FILE")

@@ -57,7 +57,8 @@ def dedup(
     id_key: IdKey = "id",
 ) -> None:
     """Remove exact and near duplicates (MinHash-LSH); the first of each cluster stays."""
-    check_json_output(output)
+    for path in (output, rejects):
+        check_json_output(path)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.dedup import DedupSettings

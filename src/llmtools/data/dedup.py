@@ -15,7 +15,7 @@ from llmtools.errors import InputError
 from llmtools.formats.document import Document, add_metadata
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.replay import Replay
-from llmtools.formats.stream import OutputStream, check_output, open_output
+from llmtools.formats.stream import OutputStream, check_outputs, open_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,7 @@ def dedup(
     Raises InputError for bad input and for input without any document.
     """
     destinations = [output] if rejects is None else [output, rejects]
-    for path in destinations:
-        check_output(path, force=force)
+    check_outputs(destinations, force=force)
     recorder = Recorder("dedup", asdict(settings))
     # A copy of every id in memory: collected only where ids will be written.
     ids: list[str] | None = [] if settings.cluster_ids or rejects is not None else None
@@ -113,5 +112,6 @@ def _write_named(
             added = {"cluster": ids[root], "cluster_size": size}
         if not is_kept:
             added["reject"] = {"rule": "exact" if is_exact else "near", "value": ids[root]}
-        record = add_metadata(raw, added) if added else raw
+        where = f"document {ids[number]!r}"
+        record = add_metadata(raw, added, where) if added else raw
         sinks[0 if is_kept else 1].write(record + b"\n")

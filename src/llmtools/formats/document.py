@@ -21,7 +21,7 @@ from llmtools.errors import InputError, did_you_mean
 from llmtools.formats.stream import InputStream, bare_suffix, open_input
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[^,\]}\s]+")
 _NESTING = re.compile(rb'["{}\[\]]')
 
@@ -226,10 +226,10 @@ def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
     return out
 
 
-def add_metadata(raw: bytes, changes: Mapping[str, Any]) -> bytes:
+def add_metadata(raw: bytes, changes: Mapping[str, Any], where: str) -> bytes:
     """The object in `raw` with some fields of its metadata set, every other byte as it was.
 
-    Raises InputError where `metadata` is there and is not an object.
+    Raises InputError, naming `where`, when `metadata` is there and is not an object.
     """
     spans, _ = _field_spans(raw)
     start, stop = spans.get("metadata", (0, 0))
@@ -237,7 +237,9 @@ def add_metadata(raw: bytes, changes: Mapping[str, Any]) -> bytes:
     if value in (b"", b"null"):
         return replace_fields(raw, {"metadata": changes})
     if not value.startswith(b"{"):
-        raise InputError(f"metadata is {value[:40].decode(errors='replace')}, not an object")
+        raise InputError(
+            f"{where}: field 'metadata' is {_kind(orjson.loads(value))}, not an object"
+        )
     return replace_fields(raw, {"metadata": orjson.Fragment(replace_fields(value, changes))})
 
 

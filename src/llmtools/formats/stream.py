@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -273,6 +273,15 @@ def check_output(path: str, *, force: bool) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ResourceError(f"{path}: {parent} is not a directory that can be written")
+
+
+def check_outputs(paths: Sequence[str], *, force: bool) -> None:
+    """`check_output` for a command with several outputs, which must not be the same."""
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            name = "stdout" if path == STDIO else path
+            raise UsageError(f"{name} is named for two outputs; give each its own place")
+        check_output(path, force=force)
 
 
 def _temporary_for(target: Path) -> Path:
