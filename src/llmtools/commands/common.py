@@ -67,6 +67,10 @@ def make_app() -> typer.Typer:
     )
 
 
+class _ReaderLeft(Exception):
+    """A BrokenPipeError on its way through typer, which would turn it into exit code 1."""
+
+
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -97,7 +101,10 @@ def command(
                 color=not given["no_color"],
                 progress=given["progress"],
             )
-            function(**values)
+            try:
+                function(**values)
+            except BrokenPipeError as fault:
+                raise _ReaderLeft from fault
 
         parameters = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()
@@ -117,6 +124,8 @@ def run_typer(app: typer.Typer, program: str, arguments: list[str]) -> None:
     parser = typer.main.get_command(app)
     try:
         code = parser.main(args=arguments, prog_name=program, standalone_mode=False)
+    except _ReaderLeft as fault:
+        raise BrokenPipeError from fault
     except Abort as fault:
         raise KeyboardInterrupt from fault
     except ClickException as fault:

@@ -52,7 +52,7 @@ def filter_documents(
             with open_output(output, force=force) as kept:
                 counts = _write(documents, settings, kept, dropped, annotate)
                 if counts["documents_kept"] == 0:
-                    raise _NothingLeft(_explain(inputs, counts))
+                    raise _NothingLeft(_explain(inputs, rejects, counts))
                 sinks[output] = kept
         except _NothingLeft as fault:
             failure = fault
@@ -109,12 +109,13 @@ def _write(
     }
 
 
-def _explain(inputs: list[str], counts: dict[str, Any]) -> str:
+def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any]) -> str:
     source = ", ".join(inputs)
     if counts["documents_in"] == 0:
         return f"{source}: no documents in the input"
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())
+    place = "--rejects FILE" if rejects is None else rejects
     return (
         f"{source}: none of {counts['documents_in']:,} documents passed (dropped: {reasons});"
-        " --rejects FILE shows each one's reason"
+        f" {place} shows each one's reason"
     )

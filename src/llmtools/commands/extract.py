@@ -1,0 +1,59 @@
+"""`llm extract`: files and source trees to documents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmtools import terminal
+from llmtools.commands.common import Force, Output, check_json_output, command, make_app, report
+from llmtools.formats.stream import STDIO
+
+app = make_app()
+
+
+@command(
+    app,
+    "extract",
+    examples=[
+        "llm extract project/ --include '*.py' --include '*.md' -o documents.jsonl.zst",
+        "llm extract site/ --exclude node_modules | llm filter | llm dedup -o clean.jsonl",
+    ],
+)
+def extract(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files, directories or globs.")
+    ],
+    output: Output = STDIO,
+    force: Force = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="Only files that match this glob; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="No files or directories that match; may be repeated."),
+    ] = None,
+    max_bytes: Annotated[
+        int, typer.Option("--max-bytes", min=1, help="Skip files larger than this.")
+    ] = 10_000_000,
+) -> None:
+    """Turn files and source trees into documents, one for each UTF-8 text file.
+
+    Globs without a slash match names, with one paths below PATH; `*` crosses slashes.
+    """
+    check_json_output(output)
+    from llmtools.data.extract import ExtractSettings
+    from llmtools.data.extract import extract as run
+
+    settings = ExtractSettings(
+        include=tuple(include or ()), exclude=tuple(exclude or ()), max_bytes=max_bytes
+    )
+    counts = run(paths, output, settings, force=force)
+    skipped = ", ".join(f"{reason} {count:,}" for reason, count in counts["skipped"].items())
+    report(
+        counts,
+        f"extract: {counts['documents']:,} documents, {terminal.human_count(counts['bytes'])}B"
+        + (f" (skipped: {skipped})" if skipped else ""),
+    )

@@ -1,0 +1,93 @@
+"""The language of a file, by its name."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+_SUFFIXES = {
+    "ada": "adb ads",
+    "assembly": "asm s",
+    "awk": "awk",
+    "batch": "bat cmd",
+    "c": "c h",
+    "clojure": "clj cljc cljs edn",
+    "cmake": "cmake",
+    "cpp": "cc cpp cxx c++ hh hpp hxx h++ inl ipp tpp",
+    "csharp": "cs csx",
+    "css": "css less sass scss",
+    "csv": "csv tsv",
+    "cuda": "cu cuh",
+    "d": "d di",
+    "dart": "dart",
+    "elixir": "ex exs",
+    "erlang": "erl hrl",
+    "fortran": "f f03 f08 f77 f90 f95 for",
+    "fsharp": "fs fsi fsx",
+    "glsl": "comp frag glsl vert",
+    "go": "go",
+    "graphql": "gql graphql",
+    "groovy": "gradle groovy",
+    "haskell": "hs lhs",
+    "html": "htm html xhtml",
+    "ini": "cfg conf ini properties",
+    "java": "java",
+    "javascript": "cjs js jsx mjs",
+    "json": "json json5 jsonc jsonl ndjson",
+    "julia": "jl",
+    "kotlin": "kt kts",
+    "latex": "bib cls sty tex",
+    "lisp": "cl el lisp lsp",
+    "lua": "lua",
+    "make": "mak make mk",
+    "markdown": "markdown md mdx mkd",
+    "mlir": "mlir",
+    "nim": "nim nims",
+    "nix": "nix",
+    "objective-c": "m mm",
+    "ocaml": "ml mli",
+    "pascal": "dpr pas pp",
+    "perl": "perl pl pm pod",
+    "php": "php phtml",
+    "powershell": "ps1 psd1 psm1",
+    "prolog": "pro prolog",
+    "protobuf": "proto",
+    "python": "py pyi pyw pyx pxd",
+    "r": "r rmd",
+    "racket": "rkt",
+    "restructuredtext": "rest rst",
+    "ruby": "gemspec rake rb",
+    "rust": "rs",
+    "scala": "sbt scala",
+    "scheme": "scm ss",
+    "shell": "bash fish ksh sh zsh",
+    "solidity": "sol",
+    "sql": "sql",
+    "swift": "swift",
+    "tcl": "tcl tk",
+    "terraform": "hcl tf tfvars",
+    "text": "text txt",
+    "toml": "toml",
+    "typescript": "cts mts ts tsx",
+    "verilog": "sv svh v vh",
+    "vhdl": "vhd vhdl",
+    "vim": "vim",
+    "vue": "vue",
+    "xml": "svg xml xsd xsl xslt",
+    "yaml": "yaml yml",
+    "zig": "zig",
+}
+_BY_SUFFIX = {f".{suffix}": name for name, all_ in _SUFFIXES.items() for suffix in all_.split()}
+_BY_NAME = {
+    "cmakelists.txt": "cmake",
+    "dockerfile": "dockerfile",
+    "gemfile": "ruby",
+    "gnumakefile": "make",
+    "makefile": "make",
+    "rakefile": "ruby",
+}
+
+
+def language_of(path: str) -> str | None:
+    """'python' for 'a/b.py'; None for a name that says nothing."""
+    name = PurePath(path).name.lower()
+    return _BY_NAME.get(name) or _BY_SUFFIX.get(PurePath(name).suffix)
