@@ -2,14 +2,15 @@
 
 The environment is the one transformers renders templates in (its utils/chat_template_utils.py), so
 that a template means the same here. Templates come with downloaded models, so they are bounded:
-size of the template and of its output, steps of all ranges together, what `*` and `**` make.
+size of the template and of its output, steps of all its loops and calls, what `*` and `**` make.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn, TypeAlias
 
@@ -25,7 +26,7 @@ from llmtools.errors import InputError
 
 MAX_TEMPLATE_CHARS = 1 << 20
 MAX_OUTPUT_CHARS = 1 << 24
-MAX_RANGE_STEPS = 1 << 20
+MAX_STEPS = 1 << 20
 MAX_INTEGER_BITS = 256
 
 Message: TypeAlias = Mapping[str, Any]
@@ -50,10 +51,50 @@ class _GenerationBlock(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _Steps:
+    """How many loop rounds and calls one rendering may still make."""
+
+    def __init__(self) -> None:
+        self.left = MAX_STEPS
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise SecurityError(f"more than {MAX_STEPS} loop rounds and calls")
+
+
+_steps: ContextVar[_Steps] = ContextVar("steps of the rendering under way")
+
+
+def _counted(values: Any) -> Any:
+    """What a loop runs over, charged to the rendering's steps."""
+    steps = _steps.get()
+    if hasattr(values, "__len__"):
+        steps.spend(len(values))
+        return values
+
+    def charged() -> Iterator[Any]:
+        for value in values:
+            steps.spend(1)
+            yield value
+
+    return charged()
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Also refuses operators that make huge values out of small ones."""
+    """Also bounds loops and calls, and operators that make huge values out of small ones."""
 
     intercepted_binops = frozenset(["*", "**"])
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None, lineno=loop.lineno)
+        return tree
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        _steps.get().spend(1)
+        return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
@@ -92,21 +133,6 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-def _bounded_range() -> Callable[..., range]:
-    """`range` for one rendering, so that nested loops end."""
-    left = MAX_RANGE_STEPS
-
-    def bounded(*bounds: int) -> range:
-        nonlocal left
-        steps = range(*bounds)
-        left -= len(steps)
-        if left < 0:
-            raise SecurityError(f"its ranges pass {MAX_RANGE_STEPS} steps")
-        return steps
-
-    return bounded
-
-
 class ChatTemplate:
     """A compiled template.
 
@@ -124,6 +150,7 @@ class ChatTemplate:
         environment = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
         )
+        environment.filters["counted"] = _counted
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
@@ -141,13 +168,13 @@ class ChatTemplate:
                 raise InputError(f"message {number}: no role (system, user, assistant or tool)")
         pieces: list[str] = []
         num_chars = 0
+        _steps.set(_Steps())
         try:
             for piece in self._compiled.generate(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
-                range=_bounded_range(),
                 **self._tokens,
             ):
                 pieces.append(piece)
@@ -252,7 +279,7 @@ def supervised_spans(
         if not (text.startswith(after) and after.startswith(before) and at <= len(before)):
             raise InputError(
                 f"message {number}: the chat template rewrites earlier turns, so the tokens of this"
-                " answer cannot be told apart; train on its last turn alone or use another template"
+                " answer cannot be told apart; use a chat template that keeps them"
             )
         end = len(before) + _turn_length(after[len(before) :], stops)
         for piece, is_answer in ((text[at : len(before)], 0), (text[len(before) : end], 1)):
