@@ -10,7 +10,7 @@ import pytest
 
 from llmtools.formats.gguf import GGUFFile
 from support import assert_user_error, run_llm
-from tiny_llama import save_tiny_llama
+from tiny_llama import TEXT, save_tiny_llama
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,19 @@ def test_bad_requests_are_refused_before_any_work(model: Path, tmp_path: Path) -
     refused(3, model, "--documents", tmp_path / "none", "-o", tmp_path / "b.gguf", "none")
     assert out.read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["out.gguf"]
+
+
+def test_perplexity_is_shown_before_and_after(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llmtools.engine.score")
+    documents = tmp_path / "held-out.jsonl"
+    documents.write_text(json.dumps({"id": "1", "text": TEXT}) + "\n")
+    args = ("--documents", documents, "--limit-tokens", "40", "--device", "cpu")
+    done = run_llm("quantize", model, *args, "-o", tmp_path / "out.gguf", "--json")
+    summary = json.loads(done.stdout)
+    before, after = summary["before"], summary["after"]
+    assert before["tokens"] == after["tokens"] <= 40
+    assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.05)
+    assert after["perplexity"] != before["perplexity"]
 
 
 @pytest.mark.network

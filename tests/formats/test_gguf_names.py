@@ -101,3 +101,19 @@ def test_what_cannot_be_carried_is_refused() -> None:
         hf_config_from_gguf({k: v for k, v in metadata.items() if "block" not in k}, [])
     with pytest.raises(InputError, match="'many'"):
         hf_config_from_gguf(metadata | {"llama.block_count": "many"}, [])
+
+
+def test_a_value_of_the_wrong_type_is_an_input_error_at_every_key() -> None:
+    metadata = gguf_metadata_from_hf_config(CONFIG | {"head_dim": 16}) | {
+        "llama.expert_count": 0,
+        "llama.rope.scaling.type": "none",
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.eot_token_id": 3,
+    }
+    assert hf_config_from_gguf(metadata, [])["eos_token_id"] == [2, 3]
+    unused = {"llama.attention.value_length", "llama.rope.dimension_count"}
+    for key in metadata.keys() - unused:
+        for wrong in ([1, 2], np.arange(3), {}, True, b"x"):
+            with pytest.raises(InputError):
+                hf_config_from_gguf(metadata | {key: wrong}, [])

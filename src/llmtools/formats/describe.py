@@ -61,13 +61,12 @@ def describe(path: str) -> Description:
 
 
 def _directory(place: Path) -> Description:
-    # A run is told before a model: one that trains an adapter keeps its base's config beside it.
-    if is_run(place):
-        return describe_run(place)
     if (place / ADAPTER_CONFIG).is_file():
         return describe_adapter(place)
     if (place / CONFIG).is_file():
         return describe_model_dir(place)
+    if is_run(place):
+        return describe_run(place)
     if any(place.glob(packed.PATTERN)):
         return describe_packed(place)
     if any(place.glob(FRAMES_PATTERN)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from reprlib import repr
 from typing import Any
 
 import numpy as np
@@ -164,13 +165,13 @@ def hf_config_from_gguf(metadata: Mapping[str, Any], tensor_names: Iterable[str]
     raises: InputError for another architecture, scaled rotary embeddings, experts or a missing key.
     """
     architecture = metadata.get("general.architecture")
-    if architecture != ARCHITECTURE:
+    if not isinstance(architecture, str) or architecture != ARCHITECTURE:
         raise InputError(f"architecture {architecture!r} is not supported (only 'llama' is)")
     own = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
-    if own.get("expert_count"):
+    if "expert_count" in own and _checked(own, "expert_count", int):
         raise InputError(f"mixture of {own['expert_count']} experts is not supported")
     scaling = own.get("rope.scaling.type", "none")
-    if scaling != "none":
+    if not isinstance(scaling, str) or scaling != "none":
         raise InputError(f"llama.rope.scaling.type {scaling!r} is not supported (only 'none' is)")
     names = set(tensor_names)
     if "rope_freqs.weight" in names:
@@ -195,9 +196,10 @@ def hf_config_from_gguf(metadata: Mapping[str, Any], tensor_names: Iterable[str]
         "attention_bias": "blk.0.attn_q.bias" in names,
         "mlp_bias": "blk.0.ffn_gate.bias" in names,
     }
-    config |= {hf: metadata[key] for key, hf in _TOKEN_KEYS.items() if key in metadata}
+    ids = {key: _token_id(metadata, key) for key in (*_TOKEN_KEYS, _EOT_KEY) if key in metadata}
+    config |= {hf: ids[key] for key, hf in _TOKEN_KEYS.items() if key in ids}
     # A model may stop at two tokens: the end of a text and the end of a chat turn.
-    stops = {metadata.get(key) for key in (_EOS_KEY, _EOT_KEY)} - {None}
+    stops = {ids[key] for key in (_EOS_KEY, _EOT_KEY) if key in ids}
     if len(stops) > 1:
         config["eos_token_id"] = sorted(stops)
     return config
@@ -208,5 +210,12 @@ def _checked(own: Mapping[str, Any], key: str, kind: type[int] | type[float]) ->
     if value is None:
         raise InputError(f"no metadata key 'llama.{key}'")
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise InputError(f"metadata key 'llama.{key}' is {value!r}, not a {kind.__name__}")
+        raise InputError(f"metadata key 'llama.{key}' is {repr(value)}, not a {kind.__name__}")
+    return value
+
+
+def _token_id(metadata: Mapping[str, Any], key: str) -> int:
+    value = metadata[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"metadata key {key!r} is {repr(value)}, not a token id")
     return value
