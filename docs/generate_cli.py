@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import sys
@@ -43,18 +42,11 @@ def help_of(*words: str) -> str:
     return "\n".join(line.rstrip() for line in captured.getvalue().strip().splitlines())
 
 
-def verbs_of(name: str) -> list[str]:
-    """The verbs of a two-word command, empty for the others."""
-    app = importlib.import_module(f"llmtools.commands.{cli.COMMANDS[name].module}").app
-    verbs = [command.name for command in app.registered_commands if command.name]
-    return [] if verbs == [name] else verbs
-
-
 def render() -> str:
     """The whole page."""
     parts = [PREFACE, "```", help_of(), "```"]
-    for name in cli.COMMANDS:
-        for words in [(name, verb) for verb in verbs_of(name)] or [(name,)]:
+    for name, command in cli.COMMANDS.items():
+        for words in [(name, verb) for verb in command.verbs] or [(name,)]:
             parts += ["", f"## llm {' '.join(words)}", "", "```", help_of(*words), "```"]
     return "\n".join(parts) + "\n"
 

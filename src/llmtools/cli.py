@@ -20,18 +20,22 @@ from llmtools.errors import LLMToolsError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One row of the command table; the module exports `app`, a typer application."""
+    """One row of the command table; the module exports `app`, a typer application.
+
+    verbs: the second words of a noun that owns several actions; empty for a plain command.
+    """
 
     group: str
     module: str
     summary: str
+    verbs: tuple[str, ...] = ()
 
 
 COMMANDS = {
     "extract": Command("data", "extract", "Turn files and source trees into documents."),
     "filter": Command("data", "filter", "Keep the documents that pass quality rules."),
     "dedup": Command("data", "dedup", "Remove exact and near duplicates (MinHash-LSH)."),
-    "tokenizer": Command("data", "tokenizer", "Train a tokenizer."),
+    "tokenizer": Command("data", "tokenizer", "Train a tokenizer.", verbs=("train",)),
     "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
     "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),
     "pack": Command("data", "pack", "Pack documents or tokens into training rows."),
@@ -114,13 +118,16 @@ def run(argv: list[str]) -> int:
         kind = "option" if name.startswith("-") else "command"
         terminal.error(f"no {kind} {name!r}{did_you_mean(name, COMMANDS)} (llm --help lists all)")
         return 2
+    words = [name]
+    if command.verbs and rest and rest[0] in command.verbs:
+        words.append(rest.pop(0))
     show_traceback = "--traceback" in leading + rest or bool(os.environ.get("LLMTOOLS_TRACEBACK"))
 
     def invoke() -> None:
         from llmtools.commands.common import run_typer
 
         module = importlib.import_module(f"llmtools.commands.{command.module}")
-        run_typer(module.app, f"llm {name}", leading + rest)
+        run_typer(module.app, f"llm {name}", words[1:] + leading + rest)
 
     return _guarded(invoke, show_traceback)
 

@@ -108,3 +108,11 @@ def test_arbitrary_bytes_are_refused_or_read(data: bytes) -> None:
         tensor_header.parse_header(data, "blob")
     except InputError:
         pass
+
+
+def test_offsets_of_a_large_file_are_accepted():
+    """Their product is beyond any size although each of them is small."""
+    text = b'{"a": {"dtype": "U8", "shape": [30000000], "data_offsets": [0, 30000000]},'
+    text += b' "b": {"dtype": "U8", "shape": [20000000], "data_offsets": [30000000, 50000000]}}'
+    header = tensor_header.parse_header(text, "big.safetensors")
+    assert header.data_bytes == 50_000_000

@@ -95,7 +95,9 @@ def _entry(name: str, value: Any, where: str) -> TensorEntry:
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if dtype not in DTYPE_BYTES:
         raise InputError(f"{where}: tensor {name!r} has unknown dtype {dtype!r}")
-    if not (_is_sizes(shape) and _is_sizes(offsets) and len(offsets) == 2):
+    # A zero must not hide dimensions that no array can have.
+    is_possible = _is_sizes(shape) and math.prod(n or 1 for n in shape) <= MAX_SIZE
+    if not (is_possible and _is_sizes(offsets) and len(offsets) == 2):
         raise InputError(
             f"{where}: tensor {name!r}: shape {shape!r} and data_offsets {offsets!r} must be lists"
             " of sizes (0 to 2^48), the second one a pair"
@@ -111,10 +113,7 @@ def _entry(name: str, value: Any, where: str) -> TensorEntry:
 
 
 def _is_sizes(value: Any) -> TypeGuard[list[int]]:
-    if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
-        return False
-    # A zero must not hide dimensions that no array can have.
-    return math.prod(n or 1 for n in value) <= MAX_SIZE
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= MAX_SIZE for n in value)
 
 
 def read_header(
