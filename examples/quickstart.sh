@@ -27,7 +27,7 @@ stdlib=$($python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 llm --json extract "$stdlib" --include '*.py' \
     --exclude '*site-packages*' --exclude '*test/*' --exclude '*tests/*' \
     -o raw.jsonl > extract.json
-llm --json filter raw.jsonl --rules length,symbols --rejects rejects.jsonl -o clean.jsonl > filter.json
+llm --json filter raw.jsonl --rejects rejects.jsonl -o clean.jsonl > filter.json
 llm --json dedup clean.jsonl -o unique.jsonl > dedup.json
 # Every 20th document is held out.
 awk 'NR % 20 == 0' unique.jsonl > val.jsonl
