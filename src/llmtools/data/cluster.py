@@ -28,7 +28,7 @@ def link_equal(parents: Roots, documents: Roots, keys: Keys) -> None:
     documents: (n,) int64, which documents the rows of `keys` belong to.
     keys:      (n,) or (n, k) uint64; rows of k words are equal when all words are.
     """
-    columns = np.ascontiguousarray(keys.reshape(documents.size, -1).T)
+    columns = np.atleast_2d(np.ascontiguousarray(keys.T))
     order = np.argsort(columns[0]) if len(columns) == 1 else np.lexsort(columns)
     _link(parents, documents, columns, order)
 

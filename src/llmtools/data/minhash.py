@@ -6,8 +6,8 @@
 The permutations are datatrove's, bit for bit: h -> ((a * h + b) mod 2^64) mod (2^61 - 1), where the
 product wraps before the modulus. Words are our own. As in datatrove, case, diacritics and
 punctuation are ignored and a number counts as 0; unlike there, words are cut at what is not a
-letter or digit instead of by spaCy, and one Han, kana, Thai or Lao character is one word, because
-those scripts do not write spaces.
+letter or digit instead of by spaCy; one Han, kana, Thai or Lao character is one word, because those
+scripts do not write spaces; and from U+0800 on letters, marks and digits stay as they are.
 
 Fast path: numba kernels over a batch of texts. Readable reference: `words`, `shingles_reference`
 and `signature_reference`, which the tests hold equal to it.
@@ -259,13 +259,16 @@ def _sign(
             out[d, k] = least
 
 
-_NUMBER = re.compile(r"\d+([.,](?=[0-9])\d+)?")
+@functools.cache
+def _number() -> re.Pattern[str]:
+    digits = "".join(chr(c) for c in range(_TABLE_SIZE) if _fold(chr(c)) == _ZERO)
+    return re.compile(f"[{digits}]+([.,](?=[0-9])[{digits}]+)?")
 
 
 def words(text: str) -> list[str]:
     """The words of a text as the kernel sees them: folded, cut, numbers as 0 (reference)."""
     out = [""]
-    for character in _NUMBER.sub("0", text):
+    for character in _number().sub("0", text):
         code = ord(character)
         folded = _fold(character) if code < _TABLE_SIZE else _fold_wide(code)
         if folded == _SEPARATOR:
