@@ -51,7 +51,7 @@ def test_words_fold_case_marks_and_numbers(text: str, expected: list[str]) -> No
 def test_shingle_kernel_equals_the_reference() -> None:
     draw = random.Random(1)
     alphabet = "aZ9 .,é\u0301\u00a0ß日あ\u3002ก한😀\u2019-\n0"
-    noise = ["".join(draw.choices(alphabet, k=draw.randrange(80))) for _ in range(300)]
+    noise = ["".join(draw.choices(alphabet, k=draw.randrange(80))) for _ in range(2000)]
     for n_grams in (1, 2, 5):
         hashes, offsets = shingles(batch_of(AWKWARD + noise), n_grams)
         for d, text in enumerate(AWKWARD + noise):

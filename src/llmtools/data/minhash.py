@@ -184,6 +184,7 @@ def _hash_words(
                 i += 1
         folded = fold[c] if c < _TABLE_SIZE else np.uint32(_fold_wide(int(c)))
         if folded == _SKIPPED:
+            number_part = 0
             continue
         if folded == _ZERO:
             if number_part != 0:
