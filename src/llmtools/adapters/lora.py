@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from llmtools import ops
 from llmtools.model.layers import Linear
 
 
@@ -57,7 +56,7 @@ class LoraLinear(Linear):
         self.lora_B.weight.zero_()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        y = ops.linear(input, self.weight, self.bias)
+        y = super().forward(input)
         x = self.dropout(input.to(self.lora_A.weight.dtype))
         change: torch.Tensor = self.lora_B(self.lora_A(x)) * self.scale
         return y + change.to(y.dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +28,7 @@ app = make_app()
     ],
 )
 def quantize(
-    model: Annotated[str, typer.Argument(help="A model directory, a run, or a GGUF file.")],
+    model: Annotated[str, typer.Argument(help="A model directory, run, adapter or GGUF file.")],
     output: Annotated[str, typer.Option("-o", "--output", help="The GGUF file to write.")],
     method: Annotated[
         Literal["rtn"], typer.Option("--method", help="rtn: round each value to nearest.")
@@ -41,6 +44,10 @@ def quantize(
     limit_tokens: Annotated[
         int | None,
         typer.Option("--limit-tokens", min=2, help="Score the first N tokens only."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="An adapter's base model, where its config is wrong."),
     ] = None,
     force: Force = False,
     device: Device = "auto",
@@ -70,8 +77,9 @@ def quantize(
         if file.is_file():
             recorder.read_path(file)
     texts = _read_texts(documents, recorder)
-    before = _score(source, texts, limit_tokens, device)
-    export = export_gguf(source, output, scheme, force=force)
+    with _whole_model(source, base) as whole:
+        before = _score(whole, texts, limit_tokens, device)
+        export = export_gguf(whole, output, scheme, force=force)
     summary: dict[str, Any] = {
         "output": output,
         "method": method,
@@ -89,6 +97,26 @@ def quantize(
     recorder.count(**{k: v for k, v in summary.items() if k not in recorder.settings})
     recorder.write_beside(output)
     _show(summary)
+
+
+@contextmanager
+def _whole_model(source: Path, base: Path | None) -> Iterator[Path]:
+    """The model itself, or a temporary directory with an adapter merged into its base."""
+    from llmtools.adapters.load import is_adapter, load_any, tokenizer_path_for
+    from llmtools.model import save_model
+    from llmtools.tokenizer.load import load_tokenizer
+
+    if not is_adapter(source):
+        if base is not None:
+            raise UsageError(f"--base has no effect: {source} is not an adapter")
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="llmtools-") as folder:
+        merged = Path(folder) / source.name
+        merged.mkdir()
+        save_model(merged, load_any(source, base=base))
+        load_tokenizer(tokenizer_path_for(source, base=base)).save(merged)
+        yield merged
 
 
 def _read_texts(documents: list[str] | None, recorder: Recorder) -> list[str]:

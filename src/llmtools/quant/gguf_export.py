@@ -25,7 +25,7 @@ from llmtools.formats.gguf_names import (
 )
 from llmtools.formats.gguf_vocab import vocabulary_metadata
 from llmtools.formats.gguf_writer import TensorSource, write_gguf
-from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG
+from llmtools.formats.model_path import CONFIG
 from llmtools.formats.stream import OutputStream
 from llmtools.quant.rtn import FILE_TYPES, Scheme, is_fallback, stored_type
 
@@ -86,8 +86,6 @@ def _from_directory(model: Path, scheme: Scheme) -> tuple[dict[str, Any], list[T
     from llmtools.model.config import config_from_hf
     from llmtools.model.load import empty_decoder
 
-    if (model / ADAPTER_CONFIG).is_file() and not (model / CONFIG).is_file():
-        raise InputError(f"{model} is an adapter, not a whole model; quantize its merged model")
     raw = read_config(model)
     config = config_from_hf(raw, str(model / CONFIG))
     checkpoint = open_checkpoint(model)
