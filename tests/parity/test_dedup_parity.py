@@ -154,7 +154,9 @@ def test_synthetic_copies_are_found_and_nothing_else() -> None:
 
 def test_the_recall_check_rejects_shingles_of_other_documents() -> None:
     texts = synthetic_copies()
-    recall, precision = recall_and_precision(texts, np.roll(keys_of(texts), 1, axis=0))
+    keys = keys_of(texts)
+    keys[60:] = np.roll(keys[60:], 1, axis=0)
+    recall, precision = recall_and_precision(texts, keys)
     assert recall < 0.5 and precision < 0.5
 
 
