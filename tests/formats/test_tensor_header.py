@@ -51,7 +51,7 @@ def test_we_read_what_the_safetensors_library_writes() -> None:
     assert_same(read(save(ARRAYS)), ARRAYS)
 
 
-def entry(dtype: str, shape: object, offsets: object) -> dict[str, object]:
+def entry(dtype: object, shape: object, offsets: object) -> dict[str, object]:
     return {"t": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
 
 
@@ -62,6 +62,7 @@ def entry(dtype: str, shape: object, offsets: object) -> dict[str, object]:
         ({"t": 1}, "not an object"),
         ({"__metadata__": {"k": 1}}, "__metadata__"),
         (entry("F99", [1], [0, 1]), "unknown dtype"),
+        (entry([], [1], [0, 1]), "unknown dtype"),
         (entry("U8", [-1], [0, 1]), "sizes"),
         (entry("U8", [True], [0, 1]), "sizes"),
         (entry("U8", [2.0], [0, 2]), "sizes"),

@@ -93,11 +93,15 @@ def _entry(name: str, value: Any, where: str) -> TensorEntry:
     if not isinstance(value, dict):
         raise InputError(f"{where}: tensor {name!r}: its header entry is not an object")
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise InputError(f"{where}: tensor {name!r} has unknown dtype {dtype!r}")
-    # A zero must not hide dimensions that no array can have.
-    is_possible = _is_sizes(shape) and math.prod(n or 1 for n in shape) <= MAX_SIZE
-    if not (is_possible and _is_sizes(offsets) and len(offsets) == 2):
+    if (
+        not _is_sizes(shape)
+        or not _is_sizes(offsets)
+        or len(offsets) != 2
+        # A zero must not hide dimensions that no array can have.
+        or math.prod(n or 1 for n in shape) > MAX_SIZE
+    ):
         raise InputError(
             f"{where}: tensor {name!r}: shape {shape!r} and data_offsets {offsets!r} must be lists"
             " of sizes (0 to 2^48), the second one a pair"
