@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -177,3 +178,10 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def resume_command(program: str) -> str:
+    """The command line that continues this run: its own, without the flags that start over."""
+    dropped = ("-f", "--force", "--no-resume")
+    kept = [argument for argument in sys.argv[1:] if argument not in dropped]
+    return shlex.join([program, *kept])

@@ -286,13 +286,27 @@ def check_outputs(paths: Sequence[str], *, force: bool) -> None:
 
 def _temporary_for(target: Path) -> Path:
     """A sibling to write first; leftovers of runs that were killed are removed here."""
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    pattern = re.compile(re.escape(f".{target.name}.tmp-") + r"(\d+)$")
-    for sibling in target.absolute().parent.iterdir():
-        match = pattern.match(sibling.name)
-        if match and not _is_alive(int(match[1])):
-            remove(sibling)
-    return target.absolute().with_name(f".{target.name}.tmp-{os.getpid()}")
+    folder = target.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, target.name)
+    return folder / f".{target.name}.tmp-{os.getpid()}"
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Clear away what killed processes left half-done in a folder: of one target, or of all.
+
+    A directory that was being replaced, with the new one not yet in its place, goes back there.
+    """
+    target = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.({target})\.(tmp|old)-(\d+)")
+    for entry in sorted(folder.iterdir()):
+        match = pattern.fullmatch(entry.name)
+        if match is None or _is_alive(int(match[3])):
+            continue
+        if match[2] == "old" and not (folder / match[1]).exists():
+            os.rename(entry, folder / match[1])
+        else:
+            remove(entry)
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,0 +1,74 @@
+"""What a checkpoint's model part is: a whole model, or an adapter of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from llmtools.adapters.inject import lora_tensors
+from llmtools.adapters.lora import LoraConfig
+from llmtools.adapters.peft_files import WEIGHTS as ADAPTER_WEIGHTS
+from llmtools.adapters.peft_files import read_adapter, write_adapter
+from llmtools.errors import InputError
+from llmtools.formats.checkpoint import WEIGHTS, SafetensorsFile
+from llmtools.model.decoder import Decoder
+from llmtools.model.load import model_tensors, save_model
+from llmtools.tokenizer.tokenizer import Tokenizer
+
+
+class ModelFiles(Protocol):
+    """Writes the model into a directory that is being filled, and puts it back from one."""
+
+    def write(self, directory: Path) -> None: ...
+
+    def restore(self, directory: Path) -> None: ...
+
+
+class WholeModel:
+    """config.json, model.safetensors in fp32, and the tokenizer's files where there is one."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer | None) -> None:
+        self._decoder, self._tokenizer = decoder, tokenizer
+
+    def write(self, directory: Path) -> None:
+        save_model(directory, self._decoder)
+        if self._tokenizer is not None:
+            self._tokenizer.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        file = SafetensorsFile(directory / WEIGHTS)
+        stored = {name: file.load(name) for name in file.tensors}
+        _copy(model_tensors(self._decoder), stored, str(file.path))
+
+
+class AdapterModel:
+    """PEFT's two files, and the tokenizer's."""
+
+    def __init__(
+        self, decoder: Decoder, config: LoraConfig, base: Path, tokenizer: Tokenizer
+    ) -> None:
+        self._decoder, self._config, self._tokenizer = decoder, config, tokenizer
+        self._base = base
+
+    def write(self, directory: Path) -> None:
+        write_adapter(directory, lora_tensors(self._decoder), self._config, str(self._base))
+        self._tokenizer.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        layers = read_adapter(directory).layers
+        stored = {f"{layer}.lora_A.weight": a for layer, (a, _) in layers.items()}
+        stored |= {f"{layer}.lora_B.weight": b for layer, (_, b) in layers.items()}
+        _copy(lora_tensors(self._decoder), stored, str(directory / ADAPTER_WEIGHTS))
+
+
+def _copy(into: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor], where: str) -> None:
+    if into.keys() != stored.keys():
+        odd = sorted(into.keys() ^ stored.keys())
+        raise InputError(f"{where}: weights of another model ({odd[0]}, {len(odd)} names)")
+    for name, tensor in into.items():
+        if tensor.shape != stored[name].shape:
+            raise InputError(f"{where}: {name} has shape {tuple(stored[name].shape)}")
+        tensor.copy_(stored[name])

@@ -1,0 +1,61 @@
+"""state/ of a checkpoint: the optimizer's moments and the place in the data.
+
+Nothing else is needed to continue bit for bit: the learning rate and the order of rows are
+functions of the step, and every step seeds the random numbers it draws.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from llmtools.errors import InputError
+from llmtools.formats.checkpoint import SafetensorsFile, read_json_object
+from llmtools.train.optim import load_optimizer, optimizer_tensors
+
+FOLDER = "state"
+OPTIMIZER = "optimizer.safetensors"
+PLACE = "place.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """How far a run has come: steps done, rows and tokens consumed."""
+
+    step: int = 0
+    rows: int = 0
+    tokens: int = 0
+
+
+def write_state(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place
+) -> None:
+    """Write state/ into a checkpoint that is being filled."""
+    folder = checkpoint / FOLDER
+    folder.mkdir()
+    tensors = {k: v.to("cpu").contiguous() for k, v in optimizer_tensors(model, optimizer).items()}
+    save_file(tensors, folder / OPTIMIZER, metadata={"format": "pt"})
+    (folder / PLACE).write_text(json.dumps(asdict(place)) + "\n", "utf-8")
+
+
+def read_state(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
+    """Put the optimizer back; raises InputError where the files are damaged or do not fit."""
+    folder = checkpoint / FOLDER
+    file = SafetensorsFile(folder / OPTIMIZER)
+    tensors = {name: file.load(name) for name in file.tensors}
+    load_optimizer(model, optimizer, tensors, str(file.path))
+    values = read_json_object(folder / PLACE)
+    names = Place.__dataclass_fields__
+    if values.keys() != names.keys() or not all(isinstance(v, int) for v in values.values()):
+        raise InputError(f"{folder / PLACE}: needs {', '.join(names)} as integers, has {values}")
+    return Place(**values)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of everything random in one step (dropout)."""
+    return seed << 32 | step
