@@ -85,9 +85,10 @@ def shingles(batch: Batch, n_grams: int) -> tuple[Hashes, npt.NDArray[np.int64]]
     fewer than `n_grams` words.
     """
     longest = int(np.diff(batch.offsets).max(initial=0))
-    hashes = np.empty(batch.buffer.size, np.uint64)
     offsets = np.zeros(batch.offsets.size, np.int64)
-    words_of_one = np.empty(longest + 1, np.uint64)
+    # A word takes two bytes, itself and what ends it, or three where it is one wide character.
+    hashes = np.empty(batch.buffer.size // 2 + offsets.size, np.uint64)
+    words_of_one = np.empty(longest // 2 + 1, np.uint64)
     _shingle(batch.buffer, batch.offsets, _fold_table(), n_grams, words_of_one, hashes, offsets)
     return hashes[: offsets[-1]], offsets
 
