@@ -399,8 +399,11 @@ def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
+            mode = temporary.stat().st_mode & 0o666
             for file in temporary.rglob("*"):
                 if file.is_file():
+                    # safetensors makes files that only their owner can read.
+                    os.chmod(file, mode)
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             if target.exists():

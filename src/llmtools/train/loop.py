@@ -101,6 +101,8 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[Path | None, P
     job.run.keep_metrics_until(place.step)
     if place.step < job.settings.max_steps:
         terminal.note(f"continuing after step {place.step} ({checkpoint})")
+    else:
+        terminal.note(f"all {place.step} steps are done ({checkpoint})")
     return checkpoint, place
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -13,10 +14,12 @@ from llmtools.adapters.lora import LoraConfig
 from llmtools.adapters.peft_files import WEIGHTS as ADAPTER_WEIGHTS
 from llmtools.adapters.peft_files import read_adapter, write_adapter
 from llmtools.errors import InputError
-from llmtools.formats.checkpoint import WEIGHTS, SafetensorsFile
+from llmtools.formats.checkpoint import WEIGHTS, SafetensorsFile, read_json_object
 from llmtools.model.decoder import Decoder
 from llmtools.model.load import model_tensors, save_model
 from llmtools.tokenizer.tokenizer import Tokenizer
+
+GENERATION = "generation_config.json"
 
 
 class ModelFiles(Protocol):
@@ -27,16 +30,39 @@ class ModelFiles(Protocol):
     def restore(self, directory: Path) -> None: ...
 
 
-class WholeModel:
-    """config.json, model.safetensors in fp32, and the tokenizer's files where there is one."""
+def generation_settings(model: Path) -> dict[str, Any]:
+    """generation_config.json of a model directory, {} where there is none."""
+    file = model / GENERATION
+    return read_json_object(file) if file.is_file() else {}
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer | None) -> None:
+
+class WholeModel:
+    """config.json, model.safetensors in fp32, and with a tokenizer its files and how to generate.
+
+    generation: settings to keep; the ids that end an answer are the tokenizer's, since the chat
+    template decides them.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer | None,
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
         self._decoder, self._tokenizer = decoder, tokenizer
+        self._generation = dict(generation or {})
 
     def write(self, directory: Path) -> None:
         save_model(directory, self._decoder)
-        if self._tokenizer is not None:
-            self._tokenizer.save(directory)
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return
+        tokenizer.save(directory)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": sorted(tokenizer.stop_ids) or None}
+        settings = self._generation | {
+            key: value for key, value in ids.items() if value is not None
+        }
+        (directory / GENERATION).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
     def restore(self, directory: Path) -> None:
         file = SafetensorsFile(directory / WEIGHTS)

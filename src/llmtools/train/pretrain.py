@@ -24,7 +24,7 @@ from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.data import ShardRows, packed_digest
 from llmtools.train.loop import Job, train
-from llmtools.train.model_files import WholeModel
+from llmtools.train.model_files import WholeModel, generation_settings
 from llmtools.train.run_directory import open_run, run_sections
 from llmtools.train.settings import TrainSettings
 
@@ -85,7 +85,7 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
     checkpoint = train(
         Job(
             decoder=decoder,
-            files=WholeModel(decoder, tokenizer),
+            files=WholeModel(decoder, tokenizer, _generation(inputs)),
             rows=ShardRows(dataset),
             val_rows=None if val is None else ShardRows(val),
             settings=settings,
@@ -121,6 +121,10 @@ def _tokenizer(inputs: PretrainInputs) -> Tokenizer | None:
     model = resolve_model(inputs.init)
     has_one = model.is_file() or (model / TOKENIZER).is_file()
     return load_tokenizer(model) if has_one else None
+
+
+def _generation(inputs: PretrainInputs) -> dict[str, Any]:
+    return {} if inputs.init is None else generation_settings(resolve_model(inputs.init))
 
 
 def _config(path: Path | None, dataset: PackedDataset) -> ModelConfig:

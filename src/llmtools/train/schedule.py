@@ -10,13 +10,14 @@ from llmtools.train.settings import TrainSettings
 def learning_rate(step: int, settings: TrainSettings) -> float:
     """The rate of step 1 <= step <= max_steps.
 
-    Linear warm-up reaches the peak at step `warmup_steps`; then cosine or linear decay reaches
-    min_lr_ratio * peak at the last step.
+    Linear warm-up reaches the peak at step `warmup_steps` (at step 1 without); then cosine or linear
+    decay would reach min_lr_ratio * peak one step after the last, so that none is made at rate 0.
     """
     peak, warmup = settings.learning_rate, settings.warmup_steps
     if step <= warmup:
         return peak * step / warmup
-    progress = (step - warmup) / max(settings.max_steps - warmup, 1)
+    first = max(warmup, 1)
+    progress = (step - first) / (settings.max_steps + 1 - first)
     if settings.lr_schedule == "cosine":
         share = 0.5 * (1 + math.cos(math.pi * progress))
     else:
