@@ -16,6 +16,9 @@ def kernel(function: F) -> F:
     numba stores it in `__pycache__` beside the source, else in the user's cache folder, else where
     NUMBA_CACHE_DIR says. Where none of them can be written it refuses to compile with caching at
     all; the kernel then costs its second of compilation in every process instead of failing.
+
+    A trap: stored code is outdated only by a change of its own file, so a kernel's helpers belong
+    into the file of the kernel.
     """
     try:
         return cast(F, njit(cache=True)(function))
