@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -36,6 +37,10 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads for maths.  [default: all cores]"),
+]
+BaseModel = Annotated[
+    Path | None,
+    typer.Option("--base", help="An adapter's base model, where its config is wrong."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 

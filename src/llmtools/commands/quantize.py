@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import Device, Force, Threads, command, make_app, use_threads
+from llmtools.commands.common import (
+    BaseModel,
+    Device,
+    Force,
+    Threads,
+    command,
+    make_app,
+    use_threads,
+)
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.manifest import Recorder
 
@@ -45,10 +53,7 @@ def quantize(
         int | None,
         typer.Option("--limit-tokens", min=2, help="Score the first N tokens only."),
     ] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option("--base", help="An adapter's base model, where its config is wrong."),
-    ] = None,
+    base: BaseModel = None,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -137,9 +142,9 @@ def _score(
 ) -> dict[str, Any] | None:
     if not texts:
         return None
-    from llmtools.engine.score import perplexity
+    from llmtools.engine.score import perplexity_of_model
 
-    return asdict(perplexity(str(model), texts, limit_tokens=limit_tokens, device=device))
+    return asdict(perplexity_of_model(model, texts, limit_tokens=limit_tokens, device=device))
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -117,6 +117,18 @@ class Tokenizer:
         ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
+    def encode_with_ends(self, text: str) -> tuple[list[int], np.ndarray]:
+        """Token ids of a plain text, and where each token ends in its UTF-8 bytes, int64 [T].
+
+        Tokens that share one character all end where it does.
+        """
+        encoded = self._plain.encode(text, add_special_tokens=False)
+        characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        sizes = 1 + sum((characters >= limit).astype(np.int64) for limit in (0x80, 0x800, 0x10000))
+        bytes_until = np.concatenate([[0], np.cumsum(sizes)])
+        ends = np.array([end for _, end in encoded.offsets], np.int64)
+        return encoded.ids, bytes_until[ends]
+
     def encode_batch(
         self, texts: Sequence[str], *, parse_special: bool = False
     ) -> list[np.ndarray]:
