@@ -108,4 +108,5 @@ class Block(nn.Module):
         context: AttentionContext,
     ) -> torch.Tensor:
         x_TC = x_TC + self.self_attn(self.input_layernorm(x_TC), rope, context)
-        return x_TC + self.mlp(self.post_attention_layernorm(x_TC))
+        out: torch.Tensor = x_TC + self.mlp(self.post_attention_layernorm(x_TC))
+        return out
