@@ -1,0 +1,1 @@
+"""The inference machine: one engine for generate, eval and serve."""
