@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -43,7 +44,7 @@ def test_windows_score_every_token_but_the_first_exactly_once(length, context):
     windows = list(windows_of(list(range(length)), context))
     assert [id for window in windows for id in window[1:]] == list(range(1, length))
     assert all(2 <= len(window) <= context for window in windows)
-    assert all(a[-1] == b[0] for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a[-1] == b[0] for a, b in itertools.pairwise(windows))
 
 
 @pytest.mark.parametrize("context", [5, 64])
@@ -90,5 +91,5 @@ def test_token_ends_cover_the_bytes_of_a_text(text):
     ids, ends = toy_tokenizer().encode_with_ends(text)
     assert ids == toy_tokenizer().encode(text)
     assert len(ends) == len(ids)
-    assert all(a <= b for a, b in zip(ends, ends[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(ends))
     assert (ends[-1] if len(ends) else 0) == len(text.encode())
