@@ -115,27 +115,26 @@ def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
     model = {"path": str(inputs.model), "digest": digest, **_adapter_section(lora)}
     recorder.settings = {**settings.as_dict(), "model": model, "data": data}
     sections = run_sections(settings.as_dict(), model, data, device)
-    run = open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force)
-    decoder = decoder.to(device)
-    if lora is not None:
-        inject_lora(decoder, lora, seed=inputs.seed)
-    if run.is_published:
-        terminal.note(f"{inputs.output} is finished")
-        return run_summary(inputs.output, inputs.output, decoder)
-    _announce(decoder, rows, settings)
-    job = Job(
-        decoder=decoder,
-        files=_files(inputs, decoder, lora, tokenizer),
-        rows=rows,
-        val_rows=val_rows,
-        settings=settings,
-        run=run,
-        recorder=recorder,
-        device=device,
-        resume_command=inputs.resume_command,
-    )
-    _publish(run, train(job), recorder)
-    run.close()
+    with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
+        decoder = decoder.to(device)
+        if lora is not None:
+            inject_lora(decoder, lora, seed=inputs.seed)
+        if run.is_published:
+            terminal.note(f"{inputs.output} is finished")
+            return run_summary(inputs.output, inputs.output, decoder)
+        _announce(decoder, rows, settings)
+        job = Job(
+            decoder=decoder,
+            files=_files(inputs, decoder, lora, tokenizer),
+            rows=rows,
+            val_rows=val_rows,
+            settings=settings,
+            run=run,
+            recorder=recorder,
+            device=device,
+            resume_command=inputs.resume_command,
+        )
+        _publish(run, train(job), recorder)
     return run_summary(inputs.output, inputs.output, decoder)
 
 

@@ -79,11 +79,10 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
         data_section |= {"val_path": str(inputs.val), "val_digest": packed_digest(inputs.val)}
     recorder.settings |= {"data": data_section, "model": model_section}
     sections = run_sections(settings.as_dict(), model_section, data_section, device)
-    run = open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force)
-    decoder = start.to(device) if start else _random(config, settings.seed, device)
-    _announce(decoder, dataset, settings, tokenizer)
-    checkpoint = train(
-        Job(
+    with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
+        decoder = start.to(device) if start else _random(config, settings.seed, device)
+        _announce(decoder, dataset, settings, tokenizer)
+        job = Job(
             decoder=decoder,
             files=WholeModel(decoder, tokenizer, _generation(inputs)),
             rows=ShardRows(dataset),
@@ -94,8 +93,7 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
             device=device,
             resume_command=inputs.resume_command,
         )
-    )
-    run.close()
+        checkpoint = train(job)
     return run_summary(inputs.output, checkpoint, decoder)
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -39,12 +40,23 @@ FREE = frozenset(
 
 
 class RunDirectory:
-    """The directory of one run, held by one process; made by open_run."""
+    """The directory of one run, held by one process until it is closed; made by open_run."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
         self._metrics: Any = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let another process have the directory."""

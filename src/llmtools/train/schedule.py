@@ -10,8 +10,8 @@ from llmtools.train.settings import TrainSettings
 def learning_rate(step: int, settings: TrainSettings) -> float:
     """The rate of step 1 <= step <= max_steps.
 
-    Linear warm-up reaches the peak at step `warmup_steps` (at step 1 without); then cosine or linear
-    decay would reach min_lr_ratio * peak one step after the last, so that none is made at rate 0.
+    Linear warm-up reaches the peak at step `warmup_steps` (at step 1 without). Cosine or linear
+    decay would reach min_lr_ratio * peak one step after the last, so that no step has rate 0.
     """
     peak, warmup = settings.learning_rate, settings.warmup_steps
     if step <= warmup:
