@@ -1,0 +1,116 @@
+"""Records of `llm generate --jsonl` to requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmtools.engine.load import LoadedModel
+from llmtools.engine.prompt import encode_messages, encode_text
+from llmtools.engine.request import Completion, Request
+from llmtools.errors import InputError, LLMToolsError, did_you_mean
+from llmtools.formats.document import Record
+from llmtools.tokenizer.chat import Message
+
+# New tokens where nothing says how many.
+DEFAULT_MAX_TOKENS = 256
+SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "seed")
+KEYS = ("id", "prompt", "messages", "max_tokens", *SAMPLING_KEYS, "stop", "ignore_eos")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request and the id that its record has."""
+
+    id: Any
+    request: Request
+
+
+def make_request(
+    model: LoadedModel, number: int, prompt: str | Sequence[Message], settings: Mapping[str, Any]
+) -> Request:
+    """A request from a text or a conversation; a setting that is absent or None is the model's.
+
+    raises: InputError for a prompt that cannot be encoded or does not fit, UsageError for settings
+    out of range.
+    """
+    if isinstance(prompt, str):
+        ids = encode_text(model.tokenizer, prompt)
+    else:
+        ids = encode_messages(model.tokenizer, prompt)
+    max_tokens = settings.get("max_tokens")
+    if max_tokens is None:
+        room = model.engine.config.max_position_embeddings - len(ids)
+        max_tokens = max(1, min(DEFAULT_MAX_TOKENS, room))
+    stop = settings.get("stop") or ()
+    request = Request(
+        id=str(number),
+        prompt_ids=ids,
+        max_tokens=max_tokens,
+        sampling=model.sampling_with({key: settings.get(key) for key in SAMPLING_KEYS}),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        ignore_eos=bool(settings.get("ignore_eos")),
+    )
+    model.engine.check(request)
+    return request
+
+
+def read_jobs(
+    records: Iterable[Record], model: LoadedModel, settings: Mapping[str, Any]
+) -> list[Job]:
+    """All jobs of some records, checked before any of them runs.
+
+    settings: what a record does not say. raises: InputError with file and line for an unknown key,
+    a value out of range, or a prompt that does not fit.
+    """
+    jobs = []
+    for number, record in enumerate(records):
+        try:
+            request = _job_request(record.fields, number, model, settings)
+        except LLMToolsError as fault:
+            raise InputError(f"{record.where}: {fault}") from fault
+        jobs.append(Job(id=record.fields.get("id", str(record.line)), request=request))
+    return jobs
+
+
+def _job_request(
+    fields: Mapping[str, Any], number: int, model: LoadedModel, settings: Mapping[str, Any]
+) -> Request:
+    unknown = [f"unknown key {key!r}{did_you_mean(key, KEYS)}" for key in fields if key not in KEYS]
+    if unknown:
+        raise InputError(f"{'; '.join(unknown)} (keys: {', '.join(KEYS)})")
+    prompt, messages = fields.get("prompt"), fields.get("messages")
+    if (prompt is None) == (messages is None):
+        raise InputError("a record has either 'prompt' or 'messages'")
+    if prompt is not None and not isinstance(prompt, str):
+        raise InputError("'prompt' is not a text")
+    stop = fields.get("stop")
+    if stop is not None and not isinstance(stop, str | list):
+        raise InputError(f"stop is {stop!r}, not a text or a list of texts")
+    if not isinstance(fields.get("ignore_eos", False), bool):
+        raise InputError("ignore_eos is not true or false")
+    given = {key: value for key, value in fields.items() if value is not None}
+    return make_request(
+        model, number, _messages(messages) if prompt is None else prompt, {**settings, **given}
+    )
+
+
+def _messages(value: Any) -> list[Message]:
+    if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
+        raise InputError("'messages' is not a list of objects")
+    return value
+
+
+def run_jobs(model: LoadedModel, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+    """Run all jobs together; each is yielded with its completion as soon as its turn has come."""
+    listed = list(jobs)
+    done: dict[str, Completion] = {}
+    turn = 0
+    for output in model.engine.run(job.request for job in listed):
+        if output.completion is None:
+            continue
+        done[output.request_id] = output.completion
+        while turn < len(listed) and listed[turn].request.id in done:
+            yield listed[turn], done.pop(listed[turn].request.id)
+            turn += 1
