@@ -39,7 +39,7 @@ def write_packed(
     vocab_size: int = VOCAB_SIZE,
     seed: int = 0,
 ) -> Path:
-    """Rows of several documents of random length, of few frequent tokens, so they can be learned."""
+    """Rows of several documents of random length, of few frequent tokens."""
     generator = np.random.default_rng(seed)
     directory.mkdir()
     writer = PackedWriter(

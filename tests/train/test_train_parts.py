@@ -173,7 +173,8 @@ def test_metrics_of_steps_after_the_checkpoint_and_torn_lines_are_dropped(tmp_pa
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     path = tmp_path / "run"
-    open_run(path, SECTIONS, resume=True, force=False).close()
+    with open_run(path, SECTIONS, resume=True, force=False) as run:
+        run.save(5, lambda folder: None, keep_last=None)
     dead = subprocess.Popen(["true"])
     dead.wait()
     for name in (f".step-000003.tmp-{dead.pid}", f".step-000002.old-{dead.pid}"):

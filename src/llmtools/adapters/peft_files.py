@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmtools.adapters.lora import LoraConfig
 from llmtools.errors import InputError
@@ -83,23 +83,29 @@ def _read_config(path: Path) -> tuple[LoraConfig, str | None]:
         if key in values and values[key] not in allowed
     ]
     r, alpha = values.get("r"), values.get("lora_alpha")
+    dropout, targets = values.get("lora_dropout") or 0.0, values.get("target_modules") or []
     if not isinstance(r, int) or isinstance(r, bool) or r < 1:
         mistakes.append(f"r is {r!r}, not a positive integer")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        mistakes.append(f"lora_alpha is {alpha!r}, not a number")
+    for key, number in (("lora_alpha", alpha), ("lora_dropout", dropout)):
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            mistakes.append(f"{key} is {number!r}, not a number")
+    # PEFT also takes one regular expression.
+    names = [targets] if isinstance(targets, str) else targets
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        mistakes.append(f"target_modules is {targets!r}, not a list of names")
     base = values.get("base_model_name_or_path")
     if base is not None and not isinstance(base, str):
         mistakes.append(f"base_model_name_or_path is {base!r}, not a string")
     if mistakes:
         raise InputError(f"{path}: " + "; ".join(mistakes))
-    targets = values.get("target_modules") or ()
-    return LoraConfig(
-        r=int(r),  # type: ignore[arg-type]
-        alpha=float(alpha),  # type: ignore[arg-type]
-        dropout=float(values.get("lora_dropout") or 0.0),
-        target_modules=(targets,) if isinstance(targets, str) else tuple(targets),
+    config = LoraConfig(
+        r=cast(int, r),
+        alpha=float(cast(float, alpha)),
+        dropout=float(dropout),
+        target_modules=tuple(names),
         rank_scaled=bool(values.get("use_rslora")),
-    ), base or None
+    )
+    return config, base or None
 
 
 def write_adapter(
