@@ -93,8 +93,9 @@ def generate(
         "ignore_eos": ignore_eos,
     }
     use_threads(threads)
-    from llmtools.engine.jobs import make_request
+    from llmtools.engine.jobs import DEFAULT_MAX_TOKENS
     from llmtools.engine.load import load_engine
+    from llmtools.engine.prompt import encode_prompt
     from llmtools.engine.sampling import Sampling
 
     # A value out of range is refused before the model is read.
@@ -106,7 +107,8 @@ def generate(
         return
     before = [] if system is None else [{"role": "system", "content": system}]
     messages = [*before, {"role": "user", "content": text}]
-    request = make_request(loaded, 0, messages if chat else text, settings)
+    ids = encode_prompt(loaded.tokenizer, messages if chat else text)
+    request = loaded.request("prompt", ids, settings, DEFAULT_MAX_TOKENS)
     streams = not terminal.display().json
     for output in loaded.engine.run([request]):
         if streams and output.text:

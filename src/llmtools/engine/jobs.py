@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmtools.engine.load import LoadedModel
-from llmtools.engine.prompt import encode_messages, encode_text
+from llmtools.engine.load import SAMPLING_KEYS, LoadedModel
+from llmtools.engine.prompt import encode_prompt
 from llmtools.engine.request import Completion, Request
 from llmtools.errors import InputError, LLMToolsError, did_you_mean
 from llmtools.formats.document import Record
@@ -15,7 +15,6 @@ from llmtools.tokenizer.chat import Message
 
 # New tokens where nothing says how many.
 DEFAULT_MAX_TOKENS = 256
-SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "seed")
 KEYS = ("id", "prompt", "messages", "max_tokens", *SAMPLING_KEYS, "stop", "ignore_eos")
 
 
@@ -25,35 +24,6 @@ class Job:
 
     id: Any
     request: Request
-
-
-def make_request(
-    model: LoadedModel, number: int, prompt: str | Sequence[Message], settings: Mapping[str, Any]
-) -> Request:
-    """A request from a text or a conversation; a setting that is absent or None is the model's.
-
-    raises: InputError for a prompt that cannot be encoded or does not fit, UsageError for settings
-    out of range.
-    """
-    if isinstance(prompt, str):
-        ids = encode_text(model.tokenizer, prompt)
-    else:
-        ids = encode_messages(model.tokenizer, prompt)
-    max_tokens = settings.get("max_tokens")
-    if max_tokens is None:
-        room = model.engine.config.max_position_embeddings - len(ids)
-        max_tokens = max(1, min(DEFAULT_MAX_TOKENS, room))
-    stop = settings.get("stop") or ()
-    request = Request(
-        id=str(number),
-        prompt_ids=ids,
-        max_tokens=max_tokens,
-        sampling=model.sampling_with({key: settings.get(key) for key in SAMPLING_KEYS}),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        ignore_eos=bool(settings.get("ignore_eos")),
-    )
-    model.engine.check(request)
-    return request
 
 
 def read_jobs(
@@ -91,9 +61,8 @@ def _job_request(
     if not isinstance(fields.get("ignore_eos", False), bool):
         raise InputError("ignore_eos is not true or false")
     given = {key: value for key, value in fields.items() if value is not None}
-    return make_request(
-        model, number, _messages(messages) if prompt is None else prompt, {**settings, **given}
-    )
+    ids = encode_prompt(model.tokenizer, _messages(messages) if prompt is None else prompt)
+    return model.request(str(number), ids, {**settings, **given}, DEFAULT_MAX_TOKENS)
 
 
 def _messages(value: Any) -> list[Message]:

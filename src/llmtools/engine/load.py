@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmtools.adapters.load import load_any, tokenizer_path_for
+from llmtools.engine.cache import default_positions
 from llmtools.engine.defaults import read_generation_defaults
 from llmtools.engine.engine import Engine
+from llmtools.engine.request import Request
 from llmtools.engine.sampling import Sampling
-from llmtools.engine.scheduler import Limits
-from llmtools.model import Decoder
+from llmtools.engine.scheduler import DEFAULT_BATCH, DEFAULT_STEP_TOKENS, Limits
 from llmtools.model.load import pick_device
 from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
+
+SAMPLING_KEYS = tuple(Sampling.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +31,35 @@ class LoadedModel:
     tokenizer: Tokenizer
     sampling: Sampling
 
-    def sampling_with(self, given: Mapping[str, Any]) -> Sampling:
-        """The model's settings with those that are given (not None) in their place."""
-        return replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
+    def request(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        settings: Mapping[str, Any],
+        default_max_tokens: int | None,
+    ) -> Request:
+        """A checked request; a setting that is absent or None is the model's own.
+
+        settings: max_tokens, the fields of Sampling, stop (a text or several), ignore_eos.
+        default_max_tokens: where settings say nothing, as far as it fits; None is all that fits.
+        raises: InputError for a prompt that does not fit, UsageError for settings out of range.
+        """
+        max_tokens = settings.get("max_tokens")
+        if max_tokens is None and default_max_tokens is not None:
+            room = self.engine.config.max_position_embeddings - len(prompt_ids)
+            max_tokens = max(1, min(default_max_tokens, room))
+        given = {key: settings.get(key) for key in SAMPLING_KEYS}
+        stop = settings.get("stop") or ()
+        request = Request(
+            id=request_id,
+            prompt_ids=prompt_ids,
+            max_tokens=max_tokens,
+            sampling=replace(self.sampling, **{k: v for k, v in given.items() if v is not None}),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            ignore_eos=bool(settings.get("ignore_eos")),
+        )
+        self.engine.check(request)
+        return request
 
 
 def load_engine(
@@ -36,11 +67,12 @@ def load_engine(
     *,
     base: Path | None = None,
     device: str = "auto",
-    limits: Callable[[Decoder], Limits] | None = None,
+    max_batch: int = DEFAULT_BATCH,
 ) -> LoadedModel:
     """Load a model directory, run, GGUF file or adapter with its tokenizer.
 
-    An answer ends at the stop ids of the tokenizer, the config and generation_config.json.
+    max_batch: requests that run at once. An answer ends at the stop ids of the tokenizer, the
+    config and generation_config.json.
     raises: InputError naming the file for anything missing or malformed, before weights are read
     where the tokenizer or the settings are at fault.
     """
@@ -53,6 +85,10 @@ def load_engine(
         decoder,
         tokenizer,
         stop_ids=tokenizer.stop_ids | defaults.stop_ids | set(decoder.config.eos_token_ids),
-        limits=None if limits is None else limits(decoder),
+        limits=Limits(
+            max_batch=max_batch,
+            max_step_tokens=max(DEFAULT_STEP_TOKENS, max_batch),
+            max_positions=default_positions(decoder.config, place, torch.float32),
+        ),
     )
     return LoadedModel(engine=engine, tokenizer=tokenizer, sampling=defaults.sampling)

@@ -10,6 +10,13 @@ from llmtools.tokenizer.chat import Message
 from llmtools.tokenizer.tokenizer import Tokenizer
 
 
+def encode_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
+    """Ids of a text or of a conversation; raises like the two below."""
+    if isinstance(prompt, str):
+        return encode_text(tokenizer, prompt)
+    return encode_messages(tokenizer, prompt)
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a plain prompt: BOS in front where the tokenizer itself puts one.
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from llmtools.engine.sequence import Sequence
 from llmtools.errors import UsageError
 
+DEFAULT_BATCH = 16
+DEFAULT_STEP_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -22,8 +25,8 @@ class Limits:
     max_positions: positions that all running sequences may hold together.
     """
 
-    max_batch: int = 16
-    max_step_tokens: int = 512
+    max_batch: int = DEFAULT_BATCH
+    max_step_tokens: int = DEFAULT_STEP_TOKENS
     max_positions: int
 
     def __post_init__(self) -> None:
