@@ -29,9 +29,9 @@ llm --json extract "$stdlib" --include '*.py' \
     -o raw.jsonl > extract.json
 llm --json filter raw.jsonl --rejects rejects.jsonl -o clean.jsonl > filter.json
 llm --json dedup clean.jsonl -o unique.jsonl > dedup.json
-# Every 20th document is held out.
-awk 'NR % 20 == 0' unique.jsonl > val.jsonl
-awk 'NR % 20 != 0' unique.jsonl > train.jsonl
+# Every 40th document is held out.
+awk 'NR % 40 == 0' unique.jsonl > val.jsonl
+awk 'NR % 40 != 0' unique.jsonl > train.jsonl
 
 stage "tokenizer: 4,096 byte-level BPE tokens"
 llm --json tokenizer train train.jsonl --vocab-size 4096 -o tokenizer.json > tokenizer-report.json
