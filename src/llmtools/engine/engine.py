@@ -15,6 +15,10 @@ from llmtools.errors import InputError, UsageError
 from llmtools.model import Decoder
 
 
+class DoesNotFit(InputError):
+    """A prompt and its new tokens are more than the context or the cache holds."""
+
+
 class Engine:
     """Runs many requests at once over one model; used from one thread.
 
@@ -69,8 +73,8 @@ class Engine:
     def check(self, request: Request) -> int:
         """The positions a request may take, prompt included; changes nothing.
 
-        raises: InputError with all counts for a prompt that is empty, has ids the model lacks, or
-        does not fit with its new tokens into the context or the cache.
+        raises: InputError for a prompt that is empty or has ids the model lacks; DoesNotFit, which
+        is one, with all counts where it is too long.
         """
         num_prompt = len(request.prompt_ids)
         if num_prompt == 0:
@@ -87,7 +91,7 @@ class Engine:
         needed = num_prompt + new
         for what, space in (("context", context), ("cache", self.limits.max_positions)):
             if needed > space:
-                raise InputError(
+                raise DoesNotFit(
                     f"the prompt has {num_prompt} tokens and {new} new ones are asked for, {needed}"
                     f" together; the {what} holds {space}"
                 )
