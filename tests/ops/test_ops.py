@@ -7,7 +7,7 @@ import torch
 
 from llmtools import ops
 from llmtools.ops.attention import attention_reference
-from llmtools.ops.linear import linear_reference
+from llmtools.ops.linear import MAX_NATIVE_ROWS, linear_reference
 from llmtools.ops.loss import IGNORE, cross_entropy_reference
 from llmtools.ops.norm import rms_norm_reference
 from llmtools.ops.rope import apply_rope_reference
@@ -61,7 +61,7 @@ def test_cached_attention_equals_the_end_of_full_attention(new, total):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 33), (256, 64)])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [0, 1, 3, 4, 5])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_linear_equals_its_reference_with_and_without_gradients(shape, rows, with_bias):
     torch.manual_seed(2)
@@ -71,6 +71,14 @@ def test_linear_equals_its_reference_with_and_without_gradients(shape, rows, wit
     assert_close(ops.linear(x, weight, bias), expected)
     with torch.inference_mode():
         assert_close(ops.linear(x, weight, bias), expected)
+
+
+def test_rows_of_a_small_product_do_not_depend_on_each_other():
+    torch.manual_seed(2)
+    weight, x = torch.randn(33, 577), torch.randn(577, MAX_NATIVE_ROWS)
+    with torch.inference_mode():
+        together = ops.linear(x.T, weight)
+        assert torch.equal(together, torch.cat([ops.linear(row[None], weight) for row in x.T]))
 
 
 def test_linear_keeps_leading_dimensions():
