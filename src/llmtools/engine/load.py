@@ -62,6 +62,25 @@ class LoadedModel:
         return request
 
 
+def load_with_tokenizer(
+    path: Path, *, base: Path | None = None, device: str = "auto"
+) -> tuple[Decoder, Tokenizer]:
+    """The decoder and tokenizer of a model directory, run, GGUF file or adapter.
+
+    raises: InputError naming the file for anything missing or malformed, or where the two do not
+    belong together; ResourceError for a device that is not there.
+    """
+    place = pick_device(device)
+    tokenizer = load_tokenizer(tokenizer_path_for(path, base=base))
+    decoder = load_any(path, base=base, device=place)
+    if tokenizer.vocab_size > decoder.config.vocab_size:
+        raise InputError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids but the model"
+            f" {decoder.config.vocab_size}; they do not belong together"
+        )
+    return decoder, tokenizer
+
+
 def load_engine(
     path: Path,
     *,
@@ -69,18 +88,12 @@ def load_engine(
     device: str = "auto",
     max_batch: int = DEFAULT_BATCH,
 ) -> LoadedModel:
-    """Load a model directory, run, GGUF file or adapter with its tokenizer.
+    """Load any MODEL with its tokenizer; raises as load_with_tokenizer does.
 
-    max_batch: requests that run at once. An answer ends at the stop ids of the tokenizer, the
-    config and generation_config.json.
-    raises: InputError naming the file for anything missing or malformed, before weights are read
-    where the tokenizer or the settings are at fault.
+    An answer ends at the stop ids of the tokenizer, the config and generation_config.json.
     """
-    place = pick_device(device)
-    tokenizer_path = tokenizer_path_for(path, base=base)
-    tokenizer = load_tokenizer(tokenizer_path)
-    defaults = read_generation_defaults(tokenizer_path)
-    decoder = load_any(path, base=base, device=place)
+    defaults = read_generation_defaults(tokenizer_path_for(path, base=base))
+    decoder, tokenizer = load_with_tokenizer(path, base=base, device=device)
     engine = Engine(
         decoder,
         tokenizer,

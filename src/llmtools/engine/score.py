@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llmtools.adapters.load import load_any, tokenizer_path_for
+from llmtools.engine.load import load_with_tokenizer
 from llmtools.errors import InputError, UsageError
 from llmtools.model import Decoder, PackedRows
-from llmtools.model.load import pick_device
 from llmtools.terminal import Progress
-from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 
 MAX_CONTEXT = 2048
@@ -139,20 +137,6 @@ def perplexity(
     )
 
 
-def load_for_scoring(
-    path: Path, *, base: Path | None = None, device: str = "auto"
-) -> tuple[Decoder, Tokenizer]:
-    """A MODEL argument's decoder and tokenizer, checked to fit each other."""
-    tokenizer = load_tokenizer(tokenizer_path_for(path, base=base))
-    decoder = load_any(path, base=base, device=pick_device(device))
-    if tokenizer.vocab_size > decoder.config.vocab_size:
-        raise InputError(
-            f"{path}: its tokenizer has {tokenizer.vocab_size} ids but the model"
-            f" {decoder.config.vocab_size}; they do not belong together"
-        )
-    return decoder, tokenizer
-
-
 def perplexity_of_model(
     path: Path,
     documents: Iterable[str],
@@ -163,5 +147,5 @@ def perplexity_of_model(
     device: str = "auto",
 ) -> PerplexityResult:
     """perplexity() of a MODEL argument with its own tokenizer."""
-    decoder, tokenizer = load_for_scoring(path, base=base, device=device)
+    decoder, tokenizer = load_with_tokenizer(path, base=base, device=device)
     return perplexity(decoder, tokenizer, documents, context=context, limit_tokens=limit_tokens)

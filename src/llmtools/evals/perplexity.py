@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llmtools import terminal
-from llmtools.engine.score import check_context, load_for_scoring, perplexity
+from llmtools.engine.load import load_with_tokenizer
+from llmtools.engine.score import check_context, perplexity
 from llmtools.formats.document import read_documents
 from llmtools.formats.stream import InputStream
 
@@ -27,7 +28,7 @@ def evaluate_perplexity(
 
     raises: InputError for a bad model, bad documents or nothing to score.
     """
-    decoder, tokenizer = load_for_scoring(model, base=base, device=device)
+    decoder, tokenizer = load_with_tokenizer(model, base=base, device=device)
     check_context(decoder, context)
     with terminal.progress("perplexity", total=limit_tokens, unit="tok") as bar:
         texts = (d.text for d in read_documents(inputs, text_key=text_key, on_read=on_read))
