@@ -97,6 +97,29 @@ def test_rms_norm_equals_its_reference():
     assert_close(grads[1], expected_grads[1])
 
 
+@pytest.mark.parametrize("shape", [(0, 8), (1, 1), (3, 2, 8)])
+def test_rms_norm_is_the_same_with_and_without_gradients_in_any_shape(shape):
+    torch.manual_seed(3)
+    x, weight = torch.randn(shape), torch.randn(shape[-1])
+    out, grads = gradients(lambda *a: ops.rms_norm(*a, 1e-5), x, weight)
+    expected, expected_grads = gradients(lambda *a: rms_norm_reference(*a, 1e-5), x, weight)
+    assert_close(out, expected)
+    assert_close(grads[0], expected_grads[0])
+    assert_close(grads[1], expected_grads[1])
+    with torch.no_grad():
+        assert_close(ops.rms_norm(x, weight, 1e-5), expected)
+
+
+def test_rms_norm_in_bf16_is_its_reference_rounded():
+    torch.manual_seed(3)
+    x, weight = torch.randn(5, 48).bfloat16(), torch.randn(48).bfloat16()
+    out, grads = gradients(lambda *a: ops.rms_norm(*a, 1e-5), x, weight)
+    expected, expected_grads = gradients(lambda *a: rms_norm_reference(*a, 1e-5), x, weight)
+    for ours, reference in zip((out, *grads), (expected, *expected_grads), strict=True):
+        # Two roundings to 8 bits of mantissa.
+        torch.testing.assert_close(ours, reference, rtol=2**-7, atol=2**-7)
+
+
 def test_swiglu_equals_its_reference():
     torch.manual_seed(4)
     gate, up = torch.randn(5, 16), torch.randn(5, 16)
