@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llmtools.adapters.load import load_any, tokenizer_path_for
 from llmtools.engine.cache import default_positions
 from llmtools.engine.defaults import read_generation_defaults
@@ -16,6 +14,8 @@ from llmtools.engine.engine import Engine
 from llmtools.engine.request import Request
 from llmtools.engine.sampling import Sampling
 from llmtools.engine.scheduler import DEFAULT_BATCH, DEFAULT_STEP_TOKENS, Limits
+from llmtools.errors import InputError
+from llmtools.model import Decoder
 from llmtools.model.load import pick_device
 from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
@@ -90,10 +90,12 @@ def load_engine(
 ) -> LoadedModel:
     """Load any MODEL with its tokenizer; raises as load_with_tokenizer does.
 
-    An answer ends at the stop ids of the tokenizer, the config and generation_config.json.
+    max_batch: requests that run at once. An answer ends at the stop ids of the tokenizer, the
+    config and generation_config.json.
     """
     defaults = read_generation_defaults(tokenizer_path_for(path, base=base))
     decoder, tokenizer = load_with_tokenizer(path, base=base, device=device)
+    weight = decoder.model.embed_tokens.weight
     engine = Engine(
         decoder,
         tokenizer,
@@ -101,7 +103,7 @@ def load_engine(
         limits=Limits(
             max_batch=max_batch,
             max_step_tokens=max(DEFAULT_STEP_TOKENS, max_batch),
-            max_positions=default_positions(decoder.config, place, torch.float32),
+            max_positions=default_positions(decoder.config, weight.device, weight.dtype),
         ),
     )
     return LoadedModel(engine=engine, tokenizer=tokenizer, sampling=defaults.sampling)

@@ -9,8 +9,9 @@
 
 Byte j of the nibbles holds value j in its low half and value j + 16 in its high half. A row (the
 last axis) is a whole number of blocks. Source: ggml-quants.c of llama.cpp; decoding and encoding
-are bit-equal to the `gguf` package (tests/parity/test_gguf_codecs.py), except that a block whose scale is
-too small to invert in float32 is stored as zeros here and as arbitrary integers times zero there.
+are bit-equal to the `gguf` package (tests/parity/test_gguf_codecs.py), except that a block whose
+scale is too small to invert in float32 is stored as zeros here and as arbitrary integers times zero
+there.
 """
 
 from __future__ import annotations
