@@ -205,6 +205,9 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path):
     finetune(inputs(tmp_path, "adapter", lora=LORA, max_steps=1))
     with pytest.raises(UsageError, match="is an adapter; adapt its base"):
         finetune(inputs(tmp_path, model=tmp_path / "adapter", lora=LORA))
+    for output in ("base", "."):
+        with pytest.raises(UsageError, match="holds the input"):
+            finetune(inputs(tmp_path, output, force=True))
     assert not (tmp_path / "tuned").exists()
 
 

@@ -26,7 +26,7 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.loop import Job, train
 from llmtools.train.model_files import AdapterModel, ModelFiles, WholeModel, generation_settings
 from llmtools.train.pretrain import model_digest, run_summary
-from llmtools.train.run_directory import RunDirectory, open_run, run_sections
+from llmtools.train.run_directory import RunDirectory, check_apart, open_run, run_sections
 from llmtools.train.settings import DType, Schedule, TrainSettings
 
 
@@ -158,6 +158,7 @@ def _check(inputs: FinetuneInputs) -> None:
             )
     if mistakes:
         raise UsageError("; ".join(mistakes))
+    check_apart(inputs.output, [Path(p) for p in (inputs.model, *inputs.data, *inputs.val)])
 
 
 def _full_lora(inputs: FinetuneInputs, decoder: Decoder) -> LoraConfig | None:

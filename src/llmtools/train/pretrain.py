@@ -25,7 +25,7 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.data import ShardRows, packed_digest
 from llmtools.train.loop import Job, train
 from llmtools.train.model_files import WholeModel, generation_settings
-from llmtools.train.run_directory import open_run, run_sections
+from llmtools.train.run_directory import check_apart, open_run, run_sections
 from llmtools.train.settings import TrainSettings
 
 
@@ -58,6 +58,8 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
     device = pick_device(inputs.device)
     if (inputs.model_config is None) == (inputs.init is None):
         raise UsageError("give either --model-config (random weights) or --init (a model's)")
+    read = (inputs.packed, inputs.val, inputs.model_config, inputs.init, inputs.tokenizer)
+    check_apart(inputs.output, read)
     dataset = PackedDataset(inputs.packed)
     val = None if inputs.val is None else PackedDataset(inputs.val)
     tokenizer = _tokenizer(inputs)

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -168,6 +168,14 @@ def run_sections(
         name: {key: value for key, value in table.items() if value is not None}
         for name, table in tables.items()
     }
+
+
+def check_apart(output: Path, inputs: Iterable[Path | None]) -> None:
+    """Raises UsageError where an output that may be emptied is, or holds, something to be read."""
+    target = output.resolve()
+    for path in inputs:
+        if path is not None and (path.resolve() == target or target in path.resolve().parents):
+            raise UsageError(f"{output} holds the input {path}; choose another output")
 
 
 def open_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> RunDirectory:
