@@ -177,6 +177,16 @@ def lean_process() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def let_threads_sleep() -> None:
+    """Idle threads of torch sleep instead of spinning; call before torch is imported.
+
+    Decoding alternates short parallel regions with serial code. With two threads on two cores that
+    had other work too, a SmolLM2 step took 83 ms of CPU spinning and 42 ms sleeping, and a batch of
+    8 made 17 against 50 tokens a second.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def use_threads(threads: int | None) -> None:
     """Limit torch's threads in this process; all cores when None."""
     if threads is not None:

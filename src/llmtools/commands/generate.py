@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import BaseModel, Device, Threads, command, make_app, use_threads
+from llmtools.commands.common import (
+    BaseModel,
+    Device,
+    Threads,
+    command,
+    let_threads_sleep,
+    make_app,
+    use_threads,
+)
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.stream import STDIO
 
@@ -92,6 +100,7 @@ def generate(
         "stop": stop,
         "ignore_eos": ignore_eos,
     }
+    let_threads_sleep()
     use_threads(threads)
     from llmtools.engine.jobs import DEFAULT_MAX_TOKENS
     from llmtools.engine.load import load_engine

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import BaseModel, Device, Threads, command, make_app, use_threads
+from llmtools.commands.common import (
+    BaseModel,
+    Device,
+    Threads,
+    command,
+    let_threads_sleep,
+    make_app,
+    use_threads,
+)
 
 app = make_app()
 
@@ -52,6 +60,7 @@ def serve(
     from llmtools.formats.model_path import resolve_model
 
     resolve_model(model)
+    let_threads_sleep()
     use_threads(threads)
     from llmtools.engine.load import load_engine
     from llmtools.server.serve import address_of, make_service, open_socket, read_api_keys
