@@ -158,7 +158,7 @@ def _check(inputs: FinetuneInputs) -> None:
             )
     if mistakes:
         raise UsageError("; ".join(mistakes))
-    check_apart(inputs.output, [Path(p) for p in (inputs.model, *inputs.data, *inputs.val)])
+    check_apart(inputs.output, [inputs.model, *map(Path, inputs.data + inputs.val)])
 
 
 def _full_lora(inputs: FinetuneInputs, decoder: Decoder) -> LoraConfig | None:
