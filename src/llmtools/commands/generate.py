@@ -44,9 +44,7 @@ def generate(
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--max-tokens", min=1, help="New tokens at most.  [default: 256, if they fit]"
-        ),
+        typer.Option("--max-tokens", min=1, help="New tokens at most.  [default: 256]"),
     ] = None,
     temperature: Annotated[
         float | None,
