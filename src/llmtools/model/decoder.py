@@ -22,13 +22,21 @@ class Body(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # nn.Embedding's own random start would, on the meta device that models are built on before
+        # they are loaded, import torch's compiler: 1.5 s.
+        self.embed_tokens = nn.Embedding(
+            config.vocab_size,
+            config.hidden_size,
+            _weight=torch.empty(config.vocab_size, config.hidden_size),
+        )
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class Decoder(nn.Module):
-    """A causal language model of the Llama shape."""
+    """A causal language model of the Llama shape; its weights mean nothing before they are loaded
+    or `initialize` draws them.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -62,7 +62,12 @@ def empty_decoder(config: ModelConfig, device: torch.device | str, dtype: torch.
     """A decoder with uninitialised weights: built without memory, then allocated once."""
     with torch.device("meta"):
         decoder = Decoder(config)
-    return decoder.to(dtype).to_empty(device=device)
+    # Not Module.to_empty: that asks for meta tensors' strides, which imports sympy (0.3 s).
+    for module in decoder.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            values = torch.empty(parameter.shape, device=device, dtype=dtype)
+            setattr(module, name, nn.Parameter(values))
+    return decoder
 
 
 def _fill(
