@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -349,6 +350,20 @@ def test_a_client_that_leaves_while_waiting_is_never_run(model_path: Path) -> No
         wait_until(lambda: server.engine.num_waiting == 0)
         first.join()
         assert server.engine.num_positions == 60
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(server: Running) -> None:
+    def count() -> float:
+        return server.metric('llm_requests_total{path="/v1/completions",status="499"}')
+
+    before = count()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+        )
+        time.sleep(0.2)
+    wait_until(lambda: count() == before + 1)
 
 
 def test_metrics_have_the_promised_names(server: Running) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from llmtools.engine.engine import DoesNotFit
 from llmtools.engine.load import LoadedModel
@@ -172,10 +173,13 @@ async def _respond(
 
 async def _read_body(http: Request) -> bytes:
     body = bytearray()
-    async for chunk in http.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise APIError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    try:
+        async for chunk in http.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise APIError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect as fault:
+        raise ClientLeft from fault
     return bytes(body)
 
 
