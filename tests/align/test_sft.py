@@ -64,6 +64,7 @@ def test_every_layout_gives_the_same_messages(tmp_path):
         ({"conversations": [{"from": "observation", "value": "a"}]}, ["'observation'", "human"]),
         ({"instruction": "a", "output": 3}, ["'output'", "int"]),
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, ["history"]),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, ["tools"]),
     ],
 )
 def test_a_record_that_is_no_conversation_is_named_with_its_fields(tmp_path, record, mentions):

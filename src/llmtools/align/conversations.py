@@ -53,6 +53,8 @@ def read_conversations(
 
 def _messages(record: Record) -> list[Message]:
     fields = record.fields
+    if fields.get("tools"):
+        raise InputError(f"{record.where}: records with 'tools' are not supported")
     if "messages" in fields:
         return [
             {**turn, "role": _text(record, turn, "role"), "content": _text(record, turn, "content")}
