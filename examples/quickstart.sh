@@ -11,7 +11,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-demo-out}
-steps=${STEPS:-400}
+steps=${STEPS:-300}
 finetune_steps=${FINETUNE_STEPS:-120}
 python=${PYTHON:-python}
 started=$SECONDS

@@ -46,7 +46,9 @@ def finetune(
         Literal["none", "lora"], typer.Option("--adapter", help="none: train every weight.")
     ] = "none",
     lora_r: Annotated[int | None, typer.Option(min=1, help="Rank.  [default: 16]")] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Scale * rank.  [default: 32]")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Changes are scaled by alpha / r.  [default: 32]")
+    ] = None,
     lora_dropout: Annotated[float | None, typer.Option(help="[default: 0.05]")] = None,
     lora_target: Annotated[
         str | None,
