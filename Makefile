@@ -29,9 +29,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py
 
-# Every speed claim: ours and the peer's in one run, with the ratio. Peers get environments of their own.
+# Every speed claim: ours and the peer's in one run, with the ratio. Peers whose pins clash with ours
+# get an environment of their own.
 bench: $(READY)
-	$(BIN)/python benchmarks/dedup.py $(if $(BENCH_DATA),--data $(BENCH_DATA))
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/dedup.py --data $(BENCH_DATA),@echo "dedup needs its corpus: make bench LLMTOOLS_DATA=DIR, see benchmarks/dedup.py")
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
 

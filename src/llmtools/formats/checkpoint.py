@@ -167,10 +167,6 @@ def _open_shards(directory: Path) -> dict[str, SafetensorsFile]:
     return {weight: shards[name] for weight, name in weight_map.items()}
 
 
-def _is_shard_name(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-
-
 def write_checkpoint(
     directory: Path,
     tensors: Mapping[str, torch.Tensor],

@@ -267,15 +267,6 @@ class GGUFFile:
             )
         return dequantize(self.raw(name), entry.type_name, entry.shape)
 
-    def expect(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """A metadata value that must be there and of this Python type, else InputError."""
-        if key not in self.metadata:
-            raise InputError(f"{self.path}: no metadata key {key!r}")
-        value = self.metadata[key]
-        if not isinstance(value, kind):
-            raise InputError(f"{self.path}: metadata key {key!r} is a {type(value).__name__}")
-        return value
-
 
 def is_gguf(path: Path) -> bool:
     """Whether a file begins with GGUF's magic bytes."""
