@@ -18,14 +18,14 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a plain prompt: BOS in front where the tokenizer itself puts one.
+    """Ids of a plain prompt: one BOS in front where the tokenizer itself puts it.
 
     Special tokens written out in it are those tokens, because who writes a prompt may write its
     template too. raises: InputError for text that is not Unicode.
     """
     _check_unicode(text)
     ids = tokenizer.encode(text, parse_special=True)
-    if tokenizer.adds_bos:
+    if tokenizer.adds_bos and ids[:1] != [tokenizer.bos_id]:
         assert tokenizer.bos_id is not None
         ids = [tokenizer.bos_id, *ids]
     return ids
