@@ -14,7 +14,8 @@ from pathlib import Path
 from support import LLM, run_llm
 from tiny_packed import write_config, write_packed
 
-STEPS = 36
+# Twice as many as the last stop needs, so that a busy machine cannot finish before the signal.
+STEPS = 60
 
 
 def arguments(folder: Path, run: str) -> list[str]:
