@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llmtools.errors import InputError
-from llmtools.formats.checkpoint import open_checkpoint, write_checkpoint
+from llmtools.errors import InputError, ResourceError
+from llmtools.formats.checkpoint import open_checkpoint, save_tensors, write_checkpoint
 
 CONFIG = {"model_type": "llama", "tie_word_embeddings": False}
 
@@ -145,3 +145,8 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
         open_checkpoint(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_no_bug_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="absent"):
+        save_tensors(tmp_path / "absent" / "x.safetensors", {"a": torch.zeros(3)})

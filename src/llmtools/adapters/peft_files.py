@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmtools.adapters.lora import LoraConfig
 from llmtools.errors import InputError
-from llmtools.formats.checkpoint import SafetensorsFile, read_json_object
+from llmtools.formats.checkpoint import SafetensorsFile, read_json_object, save_tensors
 from llmtools.formats.model_path import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
@@ -120,8 +120,6 @@ def write_adapter(
 
     tensors: by our names (inject.lora_tensors). base: path of the model that it adapts.
     """
-    from safetensors.torch import save_file
-
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
     values = {
         "peft_type": "LORA",
@@ -136,6 +134,6 @@ def write_adapter(
         "inference_mode": True,
     }
     stored = {PREFIX + name: tensor.to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(stored, directory / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
+    save_tensors(directory / WEIGHTS, stored, metadata)
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (directory / ADAPTER_CONFIG).write_text(text + "\n", "utf-8")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from llmtools.errors import InputError, did_you_mean
+from llmtools.errors import InputError, ResourceError, did_you_mean
 from llmtools.formats.tensor_header import TensorEntry, read_header
 
 if TYPE_CHECKING:
@@ -179,8 +179,6 @@ def write_checkpoint(
     Weights that share their memory are written once when config.tie_word_embeddings is set (the
     first name stays, transformers ties the other on loading), else each under its own name.
     """
-    from safetensors.torch import save_file
-
     is_tied = bool(config.get("tie_word_embeddings"))
     seen: set[tuple[Any, ...]] = set()
     stored: dict[str, torch.Tensor] = {}
@@ -192,9 +190,26 @@ def write_checkpoint(
         seen.add(key)
         value = tensor.detach().to("cpu").contiguous()
         stored[name] = value.clone() if shared or _is_view(value) else value
-    save_file(stored, directory / WEIGHTS, metadata={"format": "pt", **(metadata or {})})
+    save_tensors(directory / WEIGHTS, stored, metadata)
     text = json.dumps(dict(config), indent=2, ensure_ascii=False)
     (directory / CONFIG).write_text(text + "\n", "utf-8")
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write one safetensors file of contiguous CPU tensors that share no memory.
+
+    raises: ResourceError where the file cannot be written, a full disk for one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as fault:
+        # The library reports an operating system's error as text alone.
+        raise ResourceError(f"{path}: cannot write: {fault}") from fault
 
 
 def _is_view(tensor: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ import xxhash
 
 from llmtools import __version__
 from llmtools.errors import InputError
-from llmtools.formats.stream import STDIO, InputStream, OutputStream, write_file
+from llmtools.formats.stream import STDIO, InputStream, OutputStream, is_device, write_file
 
 SCHEMA = "llmtools/manifest@1"
 FILE_NAME = "manifest.json"
@@ -117,8 +117,8 @@ class Recorder:
         }
 
     def write_beside(self, output: str | Path) -> None:
-        """Write the manifest of `output`; nothing for stdout."""
-        if str(output) == STDIO:
+        """Write the manifest of `output`; nothing for stdout or a device."""
+        if str(output) == STDIO or is_device(str(output)):
             return
         data = json.dumps(self.as_dict(), indent=2, ensure_ascii=False, default=str)
         write_file(manifest_path(Path(output)), data.encode() + b"\n")

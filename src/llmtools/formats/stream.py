@@ -260,9 +260,14 @@ class OutputStream:
         return self._hash.hexdigest()
 
 
+def is_device(path: str) -> bool:
+    """Whether a path is a device or a named pipe, which is written to and never replaced."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def check_output(path: str, *, force: bool) -> None:
     """Refuse an output that exists (without force) or cannot be written, before any work starts."""
-    if path == STDIO:
+    if path == STDIO or is_device(path):
         return
     target = Path(path)
     occupied = any(target.iterdir()) if target.is_dir() else target.exists()
@@ -347,7 +352,8 @@ def open_output(
     """Write PATH or '-': the file appears whole when the block ends well, else not at all.
 
     Compression follows the suffix (.gz, .zst, .bz2) unless `compress` is off. Binary data to a
-    terminal and an existing PATH without `force` are refused.
+    terminal and an existing PATH without `force` are refused. A device such as /dev/null gets the
+    bytes as they come: a rename would put a file in its place.
     """
     if path == STDIO:
         if is_binary and terminal.stdout_is_terminal():
@@ -358,6 +364,12 @@ def open_output(
         return
     check_output(path, force=force)
     target = Path(path)
+    if is_device(path):
+        with output_faults(path), open(path, "wb") as sink:
+            stream = OutputStream(path, sink, "")
+            yield stream
+            stream.flush()
+        return
     with output_faults(path):
         temporary = _temporary_for(target)
         try:
@@ -391,6 +403,8 @@ def sync_directory(path: Path) -> None:
 @contextmanager
 def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
     """Fill a temporary directory that becomes PATH when the block ends well."""
+    if is_device(path):
+        raise UsageError(f"{path} is a device; name a directory")
     check_output(path, force=force)
     target = Path(path)
     with output_faults(path):

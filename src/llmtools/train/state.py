@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from llmtools.errors import InputError
-from llmtools.formats.checkpoint import SafetensorsFile, read_json_object
+from llmtools.formats.checkpoint import SafetensorsFile, read_json_object, save_tensors
 from llmtools.train.optim import load_optimizer, optimizer_tensors
 
 FOLDER = "state"
@@ -39,7 +38,7 @@ def write_state(
     folder = checkpoint / FOLDER
     folder.mkdir()
     tensors = {k: v.to("cpu").contiguous() for k, v in optimizer_tensors(model, optimizer).items()}
-    save_file(tensors, folder / OPTIMIZER, metadata={"format": "pt"})
+    save_tensors(folder / OPTIMIZER, tensors)
     (folder / PLACE).write_text(json.dumps(asdict(place)) + "\n", "utf-8")
 
 
