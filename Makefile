@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCH_DATA ?= $(LLMTOOLS_DATA)
+BENCH_DATA ?= $(LLMTOOLS_TEST_DATA)
 PYTEST_ARGS ?=
 
 .PHONY: demo test check bench docs clean
@@ -32,7 +32,7 @@ check: $(READY)
 # Every speed claim: ours and the peer's in one run, with the ratio. Peers whose pins clash with ours
 # get an environment of their own.
 bench: $(READY)
-	$(if $(BENCH_DATA),$(BIN)/python benchmarks/dedup.py --data $(BENCH_DATA),@echo "dedup needs its corpus: make bench LLMTOOLS_DATA=DIR, see benchmarks/dedup.py")
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/dedup.py --data $(BENCH_DATA),@echo "dedup needs its corpus: make bench LLMTOOLS_TEST_DATA=DIR, see benchmarks/dedup.py")
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
+# The settings and manifests of whoever runs the tests are neither read nor written.
+_home = tempfile.TemporaryDirectory(prefix="llmtools-tests-")
+os.environ["XDG_CONFIG_HOME"] = f"{_home.name}/config"
+os.environ["XDG_STATE_HOME"] = f"{_home.name}/state"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,10 +26,10 @@ LLAMA_CPP_SHA256 = "34ed0f9bd9431af045bb63d9324ae620ad0536653740e9bb163a2e1fcb97
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real corpora named by LLMTOOLS_DATA."""
-    folder = os.environ.get("LLMTOOLS_DATA")
+    """The folder of real corpora named by LLMTOOLS_TEST_DATA."""
+    folder = os.environ.get("LLMTOOLS_TEST_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("LLMTOOLS_DATA does not name a folder with the real corpora")
+        pytest.skip("LLMTOOLS_TEST_DATA does not name a folder with the real corpora")
     return Path(folder)
 
 
