@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_DATA ?= $(LLMTOOLS_TEST_DATA)
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test soak check bench docs clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmtools needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -21,6 +21,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# The long fault, fuzz and load suites; docs/reliability.md says what they do and how long they take.
+soak: $(READY)
+	$(BIN)/pytest -m soak --durations=0 $(PYTEST_ARGS)
 
 # Lint, format, strict types on src, and the import arrows.
 check: $(READY)
