@@ -74,7 +74,7 @@ def test_a_run_killed_and_interrupted_ends_bit_for_bit_like_one_that_was_not(tmp
     assert code == -signal.SIGKILL
 
     def is_saving() -> bool:
-        return steps_logged(run) >= second and any(run.glob(".step-*.tmp-*"))
+        return steps_logged(run) >= second and any(run.glob(".step-*.llmtools-tmp"))
 
     code, _ = stop_when(command, is_saving, signal.SIGKILL)
     assert code == -signal.SIGKILL

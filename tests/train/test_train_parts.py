@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from llmtools.config import differences, format_toml, read_toml
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import InputError, ResourceError, UsageError
 from llmtools.formats.packed import PackedDataset
 from llmtools.train.data import Loader, RowOrder, ShardRows, next_token_row, packed_digest
 from llmtools.train.run_directory import open_run, run_sections
@@ -154,7 +153,7 @@ def test_a_directory_of_something_else_is_never_touched(tmp_path):
 
 def test_two_processes_never_train_in_one_directory(tmp_path):
     run = open_run(tmp_path / "run", SECTIONS, resume=True, force=False)
-    with pytest.raises(UsageError, match="another process"):
+    with pytest.raises(ResourceError, match=rf"another run \(process {os.getpid()}\)"):
         open_run(tmp_path / "run", SECTIONS, resume=True, force=False)
     run.close()
     open_run(tmp_path / "run", SECTIONS, resume=True, force=False).close()
@@ -175,18 +174,13 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     path = tmp_path / "run"
     with open_run(path, SECTIONS, resume=True, force=False) as run:
         run.save(5, lambda folder: None, keep_last=None)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for name in (f".step-000003.tmp-{dead.pid}", f".step-000002.old-{dead.pid}"):
+    for name in (".step-000003.llmtools-tmp", ".step-000002.llmtools-old-7"):
         (path / name).mkdir()
     (path / "step-000002").mkdir()
-    (path / f".step-000001.old-{dead.pid}").mkdir()
-    (path / f".latest.tmp-{dead.pid}").touch()
-    (path / f".step-000009.tmp-{os.getpid()}").mkdir()
-    run = open_run(path, SECTIONS, resume=True, force=False)
-    run.close()
-    hidden = [p.name for p in path.iterdir() if p.name.startswith(".")]
-    assert hidden == [f".step-000009.tmp-{os.getpid()}"]
+    (path / ".step-000001.llmtools-old-7").mkdir()
+    (path / ".latest.llmtools-tmp").touch()
+    open_run(path, SECTIONS, resume=True, force=False).close()
+    assert [p.name for p in path.iterdir() if p.name.startswith(".")] == []
     # Its replacement never came, so what was to be replaced is back.
     assert (path / "step-000001").is_dir()
 

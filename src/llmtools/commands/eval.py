@@ -20,7 +20,13 @@ from llmtools.commands.common import (
 )
 from llmtools.errors import UsageError
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import STDIO, atomic_directory, check_output, expand_inputs
+from llmtools.formats.stream import (
+    STDIO,
+    atomic_directory,
+    check_output,
+    claim_outputs,
+    expand_inputs,
+)
 
 app = make_app()
 
@@ -69,25 +75,27 @@ def evaluate(
     use_threads(threads)
     settings = {"tasks": tasks, "context": context, "limit_tokens": limit_tokens}
     recorder = Recorder("eval", settings)
-    result, identity = evaluate_perplexity(
-        source,
-        inputs,
-        base=base,
-        context=context,
-        limit_tokens=limit_tokens,
-        text_key=text_key,
-        device=device,
-        on_read=recorder.read,
-    )
-    if output is not None:
-        recorder.read_path(source)
-        weights = [file["digest"] for file in recorder.inputs if _is_weights(file["path"])]
-        described = {"path": str(model), "digests": weights, "tokenizer": identity}
-        with atomic_directory(output, force=force) as directory:
-            write_results(directory, {tasks: result}, model=described, settings=settings)
-            recorder.wrote_tree(directory)
-            recorder.count(**result)
-            recorder.write_beside(directory)
+    places = [] if output is None else [output]
+    with claim_outputs(places, force=force, is_directory=True):
+        result, identity = evaluate_perplexity(
+            source,
+            inputs,
+            base=base,
+            context=context,
+            limit_tokens=limit_tokens,
+            text_key=text_key,
+            device=device,
+            on_read=recorder.read,
+        )
+        if output is not None:
+            recorder.read_path(source)
+            weights = [file["digest"] for file in recorder.inputs if _is_weights(file["path"])]
+            described = {"path": str(model), "digests": weights, "tokenizer": identity}
+            with atomic_directory(output, force=force) as directory:
+                write_results(directory, {tasks: result}, model=described, settings=settings)
+                recorder.wrote_tree(directory)
+                recorder.count(**result)
+                recorder.write_beside(directory)
     if terminal.display().json:
         terminal.emit_json({"results": {tasks: result}})
         return

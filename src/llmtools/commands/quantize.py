@@ -63,7 +63,7 @@ def quantize(
     Rows that are not whole blocks of 32 stay F16; under Q4_0 the embedding and head are Q8_0.
     """
     from llmtools.formats.model_path import resolve_model
-    from llmtools.formats.stream import STDIO, check_output
+    from llmtools.formats.stream import STDIO, check_output, claim_outputs
     from llmtools.quant.gguf_export import export_gguf
 
     if limit_tokens is not None and not documents:
@@ -82,7 +82,10 @@ def quantize(
         if file.is_file():
             recorder.read_path(file)
     texts = _read_texts(documents, recorder)
-    with _whole_model(source, base) as whole:
+    with (
+        claim_outputs([output], force=force, is_directory=False),
+        _whole_model(source, base) as whole,
+    ):
         before = _score(whole, texts, limit_tokens, device)
         export = export_gguf(whole, output, scheme, force=force)
     summary: dict[str, Any] = {

@@ -18,7 +18,7 @@ from llmtools.commands.common import (
     resolve_inputs,
 )
 from llmtools.errors import UsageError
-from llmtools.formats.stream import check_output, open_output
+from llmtools.formats.stream import claim_outputs, open_output
 
 app = make_app()
 
@@ -58,7 +58,6 @@ def train(
     names = resolve_inputs(inputs)
     if output == "-":
         raise UsageError("a tokenizer is a file; name it with -o tokenizer.json")
-    check_output(output, force=force)
     from llmtools.formats.document import read_documents
     from llmtools.formats.manifest import Recorder
     from llmtools.tokenizer.train import check_vocab_size, train_tokenizer
@@ -67,21 +66,22 @@ def train(
     check_vocab_size(vocab_size, specials)
     settings = {"vocab_size": vocab_size, "pattern": pattern, "special_tokens": specials}
     recorder = Recorder("tokenizer train", settings)
-    with terminal.progress("tokenizer train", unit="doc") as bar:
+    with claim_outputs([output], force=force, is_directory=False):
+        with terminal.progress("tokenizer train", unit="doc") as bar:
 
-        def texts() -> Iterator[str]:
-            for document in read_documents(names, text_key=text_key, on_read=recorder.read):
-                bar.update()
-                yield document.text
+            def texts() -> Iterator[str]:
+                for document in read_documents(names, text_key=text_key, on_read=recorder.read):
+                    bar.update()
+                    yield document.text
 
-        trained = train_tokenizer(texts(), vocab_size, pattern=pattern, special_tokens=specials)
+            trained = train_tokenizer(texts(), vocab_size, pattern=pattern, special_tokens=specials)
+        with open_output(output, force=force, compress=False) as out:
+            out.write(trained.to_json().encode())
     recorder.count(documents=bar.count, vocab_size=trained.vocab_size, identity=trained.identity)
     if trained.vocab_size < vocab_size:
         terminal.warn(
             f"only {trained.vocab_size} of {vocab_size} tokens: the documents hold no more pairs"
         )
-    with open_output(output, force=force, compress=False) as out:
-        out.write(trained.to_json().encode())
     recorder.wrote(out)
     recorder.write_beside(output)
     report(recorder.counts, f"{output}: {trained.vocab_size:,} tokens from {bar.count:,} documents")

@@ -15,7 +15,7 @@ from llmtools.errors import InputError
 from llmtools.formats.document import Document, add_metadata
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.replay import Replay
-from llmtools.formats.stream import OutputStream, check_outputs, open_output
+from llmtools.formats.stream import OutputStream, claim_outputs, open_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,13 @@ def dedup(
     Raises InputError for bad input and for input without any document.
     """
     destinations = [output] if rejects is None else [output, rejects]
-    check_outputs(destinations, force=force)
     recorder = Recorder("dedup", asdict(settings))
     # A copy of every id in memory: collected only where ids will be written.
     ids: list[str] | None = [] if settings.cluster_ids or rejects is not None else None
-    with Replay(inputs, text_key=settings.text_key, id_key=settings.id_key) as replay:
+    with (
+        claim_outputs(destinations, force=force, is_directory=False),
+        Replay(inputs, text_key=settings.text_key, id_key=settings.id_key) as replay,
+    ):
         with terminal.progress("dedup", unit="doc") as bar:
             found = batches(_collect_ids(replay.documents(recorder.read), ids))
             clusters = find_duplicates(_counted(found, bar), settings.minhash)

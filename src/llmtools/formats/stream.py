@@ -13,8 +13,6 @@ import glob
 import gzip
 import io
 import os
-import re
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +24,8 @@ import xxhash
 import zstandard
 
 from llmtools import terminal
-from llmtools.errors import InputError, ResourceError, UsageError
+from llmtools.errors import InputError, LLMToolsError, ResourceError, UsageError
+from llmtools.formats.claim import Claim, check_claim, take_claim
 
 STDIO = "-"
 READ_BYTES = 1 << 20
@@ -266,18 +265,30 @@ def is_device(path: str) -> bool:
 
 
 def check_output(path: str, *, force: bool) -> None:
-    """Refuse an output that exists (without force) or cannot be written, before any work starts."""
+    """Refuse an output before any work starts.
+
+    Raises ResourceError where another run is writing it or it cannot be written, UsageError where
+    it exists and `force` is off.
+    """
     if path == STDIO or is_device(path):
         return
     target = Path(path)
-    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
-    if occupied and not force:
-        raise UsageError(f"{path} exists; choose another output or add -f to replace it")
+    if target.absolute() not in _claims:
+        check_claim(path)
+    check_existing(path, force=force)
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ResourceError(f"{path}: {parent} is not a directory that can be written")
+
+
+def check_existing(path: str, *, force: bool) -> None:
+    """Raises UsageError where `force` is off and there is a file, or a directory with entries."""
+    target = Path(path)
+    occupied = any(target.iterdir()) if target.is_dir() else target.exists()
+    if occupied and not force:
+        raise UsageError(f"{path} exists; choose another output or add -f to replace it")
 
 
 def check_outputs(paths: Sequence[str], *, force: bool) -> None:
@@ -289,60 +300,67 @@ def check_outputs(paths: Sequence[str], *, force: bool) -> None:
         check_output(path, force=force)
 
 
-def _temporary_for(target: Path) -> Path:
-    """A sibling to write first; leftovers of runs that were killed are removed here."""
-    folder = target.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder, target.name)
-    return folder / f".{target.name}.tmp-{os.getpid()}"
-
-
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Clear away what killed processes left half-done in a folder: of one target, or of all.
-
-    A directory that was being replaced, with the new one not yet in its place, goes back there.
-    """
-    target = ".+" if name is None else re.escape(name)
-    pattern = re.compile(rf"\.({target})\.(tmp|old)-(\d+)")
-    for entry in sorted(folder.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if match is None or _is_alive(int(match[3])):
-            continue
-        if match[2] == "old" and not (folder / match[1]).exists():
-            os.rename(entry, folder / match[1])
-        else:
-            remove(entry)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a directory tree; absent is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextmanager
-def output_faults(path: str) -> Iterator[None]:
-    """Turn a full disk or a refused write into a ResourceError that names the output."""
+def output_faults(path: str, temporary: Path | None = None) -> Iterator[None]:
+    """Turn a full disk or a refused write into a ResourceError that names the output.
+
+    A message of something below that names the temporary names the output instead.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as fault:
-        if isinstance(fault, BrokenPipeError):
-            raise
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise ResourceError(f"{path}: cannot write: {fault.strerror}") from fault
         raise
+    except LLMToolsError as fault:
+        if temporary is None or str(temporary) not in str(fault):
+            raise
+        raise type(fault)(str(fault).replace(str(temporary), path)) from fault
+
+
+# Outputs that this process has claimed and not opened yet.
+_claims: dict[Path, Claim] = {}
+
+
+@contextmanager
+def claim_outputs(paths: Sequence[str], *, force: bool, is_directory: bool) -> Iterator[None]:
+    """Hold outputs that are opened only at the end of long work; raises like check_output.
+
+    From here on another run is refused them. What is not opened in the block is let go.
+    """
+    check_outputs(paths, force=force)
+    taken: list[Path] = []
+    try:
+        for path in paths:
+            if path != STDIO and not is_device(path):
+                claim = _claim(path, force=force, is_directory=is_directory)
+                taken.append(Path(path).absolute())
+                _claims[taken[-1]] = claim
+        yield
+    finally:
+        for key in taken:
+            if key in _claims:
+                _claims.pop(key).abandon()
+
+
+def _claim(path: str, *, force: bool, is_directory: bool) -> Claim:
+    """The claim that is held already, or a new one."""
+    held = _claims.pop(Path(path).absolute(), None)
+    if held is not None:
+        return held
+    if not is_directory and Path(path).is_dir():
+        raise UsageError(f"{path} is a directory; name a file")
+    with output_faults(path):
+        claim = take_claim(path, is_directory=is_directory)
+    try:
+        # Another run may have published its own between the first check and the claim.
+        check_existing(path, force=force)
+    except BaseException:
+        claim.abandon()
+        raise
+    return claim
 
 
 @contextmanager
@@ -359,30 +377,29 @@ def open_output(
         if is_binary and terminal.stdout_is_terminal():
             raise UsageError("the output is binary and stdout is a terminal; add -o FILE or a pipe")
         stream = OutputStream("<stdout>", sys.stdout.buffer, "")
-        yield stream
-        stream.flush()
+        with output_faults(stream.name):
+            yield stream
+            stream.flush()
         return
     check_output(path, force=force)
-    target = Path(path)
     if is_device(path):
         with output_faults(path), open(path, "wb") as sink:
             stream = OutputStream(path, sink, "")
             yield stream
             stream.flush()
         return
-    with output_faults(path):
-        temporary = _temporary_for(target)
+    claim = _claim(path, force=force, is_directory=False)
+    with output_faults(path, claim.temporary):
         try:
-            with open(temporary, "wb") as sink:
-                stream = OutputStream(path, sink, target.suffix if compress else "")
+            with open(claim.temporary, "wb") as sink:
+                stream = OutputStream(path, sink, claim.target.suffix if compress else "")
                 yield stream
                 stream.flush()
                 os.fsync(sink.fileno())
-            os.replace(temporary, target)
+            claim.publish()
         except BaseException:
-            remove(temporary)
+            claim.abandon()
             raise
-        sync_directory(target.absolute().parent)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -391,43 +408,24 @@ def write_file(path: Path, data: bytes) -> None:
         out.write(data)
 
 
-def sync_directory(path: Path) -> None:
-    """fsync a directory, so that a rename in it survives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
     """Fill a temporary directory that becomes PATH when the block ends well."""
     if is_device(path):
         raise UsageError(f"{path} is a device; name a directory")
     check_output(path, force=force)
-    target = Path(path)
-    with output_faults(path):
-        temporary = _temporary_for(target)
-        remove(temporary)
-        temporary.mkdir()
+    claim = _claim(path, force=force, is_directory=True)
+    with output_faults(path, claim.temporary):
         try:
-            yield temporary
-            mode = temporary.stat().st_mode & 0o666
-            for file in temporary.rglob("*"):
+            yield claim.temporary
+            mode = claim.temporary.stat().st_mode & 0o666
+            for file in claim.temporary.rglob("*"):
                 if file.is_file():
                     # safetensors makes files that only their owner can read.
                     os.chmod(file, mode)
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
-            if target.exists():
-                replaced = target.absolute().with_name(f".{target.name}.old-{os.getpid()}")
-                os.rename(target, replaced)
-                os.rename(temporary, target)
-                remove(replaced)
-            else:
-                os.rename(temporary, target)
+            claim.publish()
         except BaseException:
-            remove(temporary)
+            claim.abandon()
             raise
-        sync_directory(target.absolute().parent)

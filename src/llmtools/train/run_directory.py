@@ -6,7 +6,6 @@ A kill at any moment leaves a directory that the same command continues: a check
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,16 +19,10 @@ import torch
 from llmtools import __version__, terminal
 from llmtools.config import Sections, differences, format_toml, read_toml
 from llmtools.errors import InputError, UsageError
+from llmtools.formats.claim import lock_directory, remove, remove_leftovers, temporary_for
 from llmtools.formats.describe_run import METRICS, SETTINGS, STEP_PATTERN
 from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG, LATEST
-from llmtools.formats.stream import (
-    atomic_directory,
-    check_output,
-    output_faults,
-    remove,
-    remove_leftovers,
-    write_file,
-)
+from llmtools.formats.stream import atomic_directory, check_output, output_faults, write_file
 
 # What may change when a run is continued: it decides neither weights nor losses.
 FREE = frozenset(
@@ -121,7 +114,7 @@ class RunDirectory:
         """
         files = [p for p in step.iterdir() if p.is_file() and p.name != "manifest.json"]
         for file in sorted(files, key=lambda p: (p.name in (CONFIG, ADAPTER_CONFIG), p.name)):
-            place = self.path / f".{file.name}.tmp-{os.getpid()}"
+            place = temporary_for(self.path / file.name)
             remove(place)
             try:
                 os.link(file, place)
@@ -145,7 +138,8 @@ def _checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 def _retire(path: Path) -> None:
     """Remove a directory so that it is there whole or not at all."""
-    hidden = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    hidden = temporary_for(path)
+    remove(hidden)
     os.rename(path, hidden)
     remove(hidden)
 
@@ -182,29 +176,39 @@ def open_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> Ru
     """Make a run's directory, or take up the one that is there.
 
     raises: UsageError when PATH is something else, its run has other settings (each is named), or
-    `resume` is off; with `force` it is emptied instead. Also when another process trains in it.
+    `resume` is off; with `force` it is emptied instead. ResourceError when another run is in it.
     """
-    visible = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else []
+    if not path.is_dir():
+        check_output(str(path), force=force)
+        remove(path)
+    with output_faults(str(path)):
+        path.mkdir(parents=True, exist_ok=True)
+        run = RunDirectory(path, lock_directory(path))
+        try:
+            _prepare(path, sections, resume=resume, force=force)
+        except BaseException:
+            run.close()
+            raise
+    return run
+
+
+def _prepare(path: Path, sections: Sections, *, resume: bool, force: bool) -> None:
+    """Check a locked directory and leave in it only what the run continues from."""
+    visible = [p for p in path.iterdir() if not p.name.startswith(".")]
     is_ours = (path / SETTINGS).is_file()
     has_progress = is_ours and ((path / LATEST).is_file() or _is_published(path))
-    if (visible and not is_ours) or not path.is_dir():
+    if visible and not is_ours:
         check_output(str(path), force=force)
     elif is_ours and not force:
         if not resume:
             raise UsageError(f"{path} holds a run; --resume continues it, -f starts over")
         if has_progress:
             _check_same(path, sections)
-    if path.exists() and not path.is_dir():
-        remove(path)
-    with output_faults(str(path)):
-        path.mkdir(parents=True, exist_ok=True)
-        run = RunDirectory(path, _lock(path))
-        remove_leftovers(path)
-        if not has_progress or force:
-            for entry in path.iterdir() if force else _own_entries(path):
-                remove(entry)
-            write_file(path / SETTINGS, format_toml(sections).encode())
-    return run
+    remove_leftovers(path)
+    if not has_progress or force:
+        for entry in path.iterdir() if force else _own_entries(path):
+            remove(entry)
+        write_file(path / SETTINGS, format_toml(sections).encode())
 
 
 def _own_entries(path: Path) -> list[Path]:
@@ -227,13 +231,3 @@ def _check_same(path: Path, sections: Sections) -> None:
                 f"the run had {key} {before.get(key)}, now {now.get(key)}: it continues, but not"
                 " bit for bit"
             )
-
-
-def _lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as fault:
-        os.close(handle)
-        raise UsageError(f"another process is training in {path}") from fault
-    return handle
