@@ -84,6 +84,7 @@ def test_json_reports_counts_and_the_manifest_holds_them(corpus: Path, tmp_path:
     done = run_llm("dedup", corpus, "-o", out, "--json")
     counts = {
         "documents_in": 5,
+        "documents_skipped": 0,
         "documents_kept": 3,
         "dropped_exact": 1,
         "dropped_near": 1,
@@ -173,5 +174,5 @@ def test_metadata_that_is_no_object_is_named(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(line("a", BASE, metadata=[1]) + b"\n")
     done = run_llm("dedup", path, "--cluster-ids", check=False)
-    assert_user_error(done, 3, "'a'", "metadata", "array")
+    assert_user_error(done, 3, "in.jsonl:1", "metadata", "array")
     assert run_llm("dedup", path).stdout == path.read_bytes()

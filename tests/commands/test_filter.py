@@ -32,6 +32,7 @@ def test_each_rule_drops_its_document_and_the_others_keep_their_bytes(
         "documents_kept": 1,
         "dropped": {"length": 1, "repetition": 1, "symbols": 1},
         "dropped_by_measure": {"doc_words": 1, "dup_line_frac": 1, "hash_word_ratio": 1},
+        "documents_skipped": 0,
     }
     assert json.loads(done.stdout) == counts
     for path in (out, rejects):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.errors import InputError
-from llmtools.formats.document import document_hash, read_documents, read_records, replace_fields
+from llmtools.formats.document import document_hash, read_documents, read_records
+from llmtools.formats.json_edit import replace_fields
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmtools.errors import InputError
-from llmtools.formats.document import add_metadata
+from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.replay import Replay
 
 LINES = [b'{"text": "a",  "n":1}', b'{"text":"\\u00e9"}', b'{"text": "c"}']

@@ -15,6 +15,7 @@ import typer
 
 from llmtools import cli, terminal
 from llmtools.errors import UsageError
+from llmtools.formats.skips import OnError
 from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
 
 # typer >= 0.29 carries its own copy of click; these are its classes, reached through public names.
@@ -32,6 +33,13 @@ IdKey = Annotated[str, typer.Option("--id-key", help="The field that holds the i
 TokenizerPath = Annotated[
     str,
     typer.Option("-t", "--tokenizer", help="A tokenizer.json, a model directory or a GGUF file."),
+]
+OnErrorFlag = Annotated[
+    OnError,
+    typer.Option("--on-error", help="A malformed record ends the run, or is skipped and counted."),
+]
+Rejects = Annotated[
+    str | None, typer.Option("--rejects", help="Write dropped documents here, with the reason.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Threads = Annotated[

@@ -10,7 +10,9 @@ from llmtools.commands.common import (
     Force,
     IdKey,
     Inputs,
+    OnErrorFlag,
     Output,
+    Rejects,
     Seed,
     TextKey,
     check_json_output,
@@ -44,15 +46,14 @@ def dedup(
             help="Add metadata.cluster (the survivor's id) and metadata.cluster_size.",
         ),
     ] = False,
-    rejects: Annotated[
-        str | None, typer.Option("--rejects", help="Write dropped documents here, with the reason.")
-    ] = None,
+    rejects: Rejects = None,
     n_grams: Annotated[int, typer.Option(min=1, help="Words per shingle.")] = 5,
     num_buckets: Annotated[int, typer.Option(min=1, help="LSH buckets per document.")] = 14,
     hashes_per_bucket: Annotated[
         int, typer.Option(min=1, help="Hashes that must agree in a bucket.")
     ] = 8,
     seed: Seed = 1,
+    on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
@@ -76,7 +77,7 @@ def dedup(
         text_key=text_key,
         id_key=id_key,
     )
-    counts = run(names, output, settings, rejects=rejects, force=force)
+    counts = run(names, output, settings, rejects=rejects, on_error=on_error, force=force)
     report(
         counts,
         f"dedup: {counts['documents_kept']:,} of {counts['documents_in']:,} documents kept, "

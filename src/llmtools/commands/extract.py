@@ -8,6 +8,7 @@ import typer
 
 from llmtools import terminal
 from llmtools.commands.common import Force, Output, check_json_output, command, make_app, report
+from llmtools.formats.skips import OnError
 from llmtools.formats.stream import STDIO
 
 app = make_app()
@@ -38,19 +39,28 @@ def extract(
     max_bytes: Annotated[
         int, typer.Option("--max-bytes", min=1, help="Skip files larger than this.")
     ] = 10_000_000,
+    rejects: Annotated[
+        str | None,
+        typer.Option("--rejects", help="Name the files that are no documents here, and why."),
+    ] = None,
+    on_error: Annotated[
+        OnError,
+        typer.Option("--on-error", help="fail: end at a file that is unreadable or not UTF-8."),
+    ] = "skip",
 ) -> None:
     """Turn files and source trees into documents, one for each UTF-8 text file.
 
     Globs without a slash match names, with one paths below PATH; `*` crosses slashes.
     """
-    check_json_output(output)
+    for path in (output, rejects):
+        check_json_output(path)
     from llmtools.data.extract import ExtractSettings
     from llmtools.data.extract import extract as run
 
     settings = ExtractSettings(
         include=tuple(include or ()), exclude=tuple(exclude or ()), max_bytes=max_bytes
     )
-    counts = run(paths, output, settings, force=force)
+    counts = run(paths, output, settings, rejects=rejects, on_error=on_error, force=force)
     skipped = ", ".join(f"{reason} {count:,}" for reason, count in counts["skipped"].items())
     report(
         counts,

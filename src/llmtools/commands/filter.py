@@ -10,7 +10,9 @@ from llmtools.commands.common import (
     Force,
     IdKey,
     Inputs,
+    OnErrorFlag,
     Output,
+    Rejects,
     TextKey,
     check_json_output,
     command,
@@ -51,9 +53,7 @@ def filter_(
     rules: Annotated[
         str, typer.Option(help="Rules to apply, in this order: length, repetition, symbols.")
     ] = "length,repetition,symbols",
-    rejects: Annotated[
-        str | None, typer.Option(help="Write dropped documents here, with the reason.")
-    ] = None,
+    rejects: Rejects = None,
     annotate: Annotated[
         bool, typer.Option("--annotate", help="Add metadata.measures to what is written.")
     ] = False,
@@ -80,6 +80,7 @@ def filter_(
     max_symbol_word_ratio: Annotated[
         float, typer.Option(min=0, help="symbols: '#' per word, and ellipses per word.")
     ] = 0.1,
+    on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
@@ -109,6 +110,7 @@ def filter_(
         output,
         settings,
         rejects=rejects,
+        on_error=on_error,
         annotate=annotate,
         text_key=text_key,
         id_key=id_key,

@@ -10,7 +10,10 @@ from llmtools.commands.common import (
     Force,
     IdKey,
     Inputs,
+    OnErrorFlag,
+    Rejects,
     TextKey,
+    check_json_output,
     command,
     lean_process,
     make_app,
@@ -50,12 +53,15 @@ def pack(
         typer.Option("--strategy", help="concat: documents end to end, cut where a row is full."),
     ] = "concat",
     force: Force = False,
+    on_error: OnErrorFlag = "fail",
+    rejects: Rejects = None,
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
     """Pack documents or token frames into training rows; every token goes into exactly one row."""
     if output == STDIO:
         raise UsageError("packed rows are a directory; name it with -o DIR")
+    check_json_output(rejects)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.encode import EncodeSettings
@@ -69,7 +75,15 @@ def pack(
         encode=EncodeSettings(text_key=text_key, id_key=id_key),
     )
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
-    totals = run(names, output, settings, tokenizer=loaded, force=force)
+    totals = run(
+        names,
+        output,
+        settings,
+        tokenizer=loaded,
+        rejects=rejects,
+        on_error=on_error,
+        force=force,
+    )
     report(
         totals,
         f"pack: {totals['documents']:,} documents, {totals['tokens']:,} tokens in"

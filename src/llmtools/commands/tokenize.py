@@ -10,6 +10,8 @@ from llmtools.commands.common import (
     Force,
     IdKey,
     Inputs,
+    OnErrorFlag,
+    Rejects,
     TextKey,
     TokenizerPath,
     check_json_output,
@@ -50,11 +52,14 @@ def tokenize(
         bool, typer.Option("--parse-special", help="Special tokens inside a text are tokens.")
     ] = False,
     force: Force = False,
+    on_error: OnErrorFlag = "fail",
+    rejects: Rejects = None,
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
     """Encode documents as token frames, EOS after each where the vocabulary has one."""
-    check_json_output(output)
+    for path in (output, rejects):
+        check_json_output(path)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.encode import EncodeSettings
@@ -68,5 +73,13 @@ def tokenize(
         text_key=text_key,
         id_key=id_key,
     )
-    counts = run(names, output, load_tokenizer(tokenizer), settings, force=force)
+    counts = run(
+        names,
+        output,
+        load_tokenizer(tokenizer),
+        settings,
+        rejects=rejects,
+        on_error=on_error,
+        force=force,
+    )
     report(counts, f"tokenize: {counts['documents']:,} documents, {counts['tokens']:,} tokens")

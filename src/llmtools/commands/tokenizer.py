@@ -11,7 +11,10 @@ from llmtools import terminal
 from llmtools.commands.common import (
     Force,
     Inputs,
+    OnErrorFlag,
+    Rejects,
     TextKey,
+    check_json_output,
     command,
     make_app,
     report,
@@ -52,29 +55,40 @@ def train(
         str, typer.Option("--special-tokens", help="Comma-separated, first ids first.")
     ] = "<|endoftext|>,<|im_start|>,<|im_end|>",
     force: Force = False,
+    on_error: OnErrorFlag = "fail",
+    rejects: Rejects = None,
     text_key: TextKey = "text",
 ) -> None:
     """Train a byte-level BPE tokenizer; the same documents give the same tokenizer."""
     names = resolve_inputs(inputs)
     if output == "-":
         raise UsageError("a tokenizer is a file; name it with -o tokenizer.json")
+    check_json_output(rejects)
     from llmtools.formats.document import read_documents
     from llmtools.formats.manifest import Recorder
+    from llmtools.formats.skips import open_skips
     from llmtools.tokenizer.train import check_vocab_size, train_tokenizer
 
     specials = special_tokens.split(",") if special_tokens else []
     check_vocab_size(vocab_size, specials)
     settings = {"vocab_size": vocab_size, "pattern": pattern, "special_tokens": specials}
     recorder = Recorder("tokenizer train", settings)
-    with claim_outputs([output], force=force, is_directory=False):
+    with (
+        claim_outputs([output], force=force, is_directory=False),
+        open_skips(output, rejects, on_error, force=force) as skips,
+    ):
         with terminal.progress("tokenizer train", unit="doc") as bar:
 
             def texts() -> Iterator[str]:
-                for document in read_documents(names, text_key=text_key, on_read=recorder.read):
+                documents = read_documents(
+                    names, text_key=text_key, on_read=recorder.read, skips=skips
+                )
+                for document in documents:
                     bar.update()
                     yield document.text
 
             trained = train_tokenizer(texts(), vocab_size, pattern=pattern, special_tokens=specials)
+        skips.record(recorder)
         with open_output(output, force=force, compress=False) as out:
             out.write(trained.to_json().encode())
     recorder.count(documents=bar.count, vocab_size=trained.vocab_size, identity=trained.identity)

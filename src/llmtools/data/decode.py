@@ -8,7 +8,7 @@ import numpy as np
 
 from llmtools import terminal
 from llmtools.errors import InputError
-from llmtools.formats.document import encode
+from llmtools.formats.json_edit import encode
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.stream import open_output
 from llmtools.formats.tokens import Vocabulary, read_frames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,10 +10,12 @@ from llmtools import terminal
 from llmtools.data.batch import Batch, batches
 from llmtools.data.duplicates import Clusters, find_duplicates
 from llmtools.data.minhash import MinHashSettings
-from llmtools.errors import InputError
-from llmtools.formats.document import Document, add_metadata
+from llmtools.formats.document import Document
+from llmtools.formats.json_edit import add_metadata
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.replay import Replay
+from llmtools.formats.skips import OnError, Skips, open_rejects
 from llmtools.formats.stream import OutputStream, claim_outputs, open_output
 
 
@@ -35,34 +36,38 @@ def dedup(
     settings: DedupSettings,
     *,
     rejects: str | None = None,
+    on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write the first document of each cluster of duplicates; returns the counts.
 
     Survivors keep their order and, unless `cluster_ids`, their bytes. `rejects` gets the other
-    documents, each with metadata.reject = {"rule": "exact" or "near", "value": survivor's id}.
+    documents, each with metadata.reject = {"rule": "exact" or "near", "value": survivor's id}, and
+    before them the malformed ones.
     Raises InputError for bad input and for input without any document.
     """
     destinations = [output] if rejects is None else [output, rejects]
     recorder = Recorder("dedup", asdict(settings))
     # A copy of every id in memory: collected only where ids will be written.
     ids: list[str] | None = [] if settings.cluster_ids or rejects is not None else None
+    skips = Skips(on_error, adds_metadata=ids is not None)
     with (
         claim_outputs(destinations, force=force, is_directory=False),
-        Replay(inputs, text_key=settings.text_key, id_key=settings.id_key) as replay,
+        open_rejects(rejects, force=force) as skips.sink,
+        Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips) as replay,
     ):
         with terminal.progress("dedup", unit="doc") as bar:
             found = batches(_collect_ids(replay.documents(recorder.read), ids))
             clusters = find_duplicates(_counted(found, bar), settings.minhash)
         if clusters.root.size == 0:
-            raise InputError(f"{', '.join(inputs)}: no documents in the input")
-        with ExitStack() as stack:
-            sinks = [stack.enter_context(open_output(p, force=force)) for p in destinations]
+            raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
+        with open_output(output, force=force) as kept:
+            sinks = [kept] if skips.sink is None else [kept, skips.sink]
             if ids is None:
-                _write_kept(replay, clusters, sinks[0])
+                _write_kept(replay, clusters, kept)
             else:
                 _write_named(replay, clusters, ids, settings.cluster_ids, sinks)
-    counts = clusters.counts()
+    counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
     for sink in sinks:
         recorder.wrote(sink)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from llmtools import terminal
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.skips import OnError, Skips, open_skips
 from llmtools.formats.stream import STDIO, atomic_directory, bare_suffix, open_output
 from llmtools.formats.tokens import (
     PIPE_FRAME_BYTES,
@@ -93,6 +95,8 @@ def tokenize(
     tokenizer: Tokenizer,
     settings: EncodeSettings,
     *,
+    rejects: str | None = None,
+    on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write the frames of some documents; returns the counts.
@@ -102,37 +106,57 @@ def tokenize(
     input and for input without any document.
     """
     recorder = Recorder("tokenize", asdict(settings) | {"tokenizer": tokenizer.identity})
-    counts = {"documents": 0, "tokens": 0}
+    with open_skips(output, rejects, on_error, force=force) as skips:
+        frames = _Frames(inputs, tokenizer, settings, recorder, skips)
+        if output == STDIO or bare_suffix(output) == ".safetensors":
+            with open_output(output, force=force, is_binary=True) as out:
+                for frame in frames.read(PIPE_FRAME_BYTES):
+                    write_frame(out, frame)
+            recorder.wrote(out)
+            recorder.write_beside(output)
+        else:
+            with atomic_directory(output, force=force) as directory:
+                for number, frame in enumerate(frames.read(FILE_FRAME_BYTES)):
+                    path = directory / f"tokens-{number:05d}.safetensors"
+                    with open_output(str(path), compress=False) as out:
+                        write_frame(out, frame)
+                recorder.wrote_tree(directory)
+                recorder.write_beside(directory)
+    return recorder.counts
 
-    def frames(frame_bytes: int) -> Iterator[TokenFrame]:
+
+class _Frames:
+    """The frames of a run, counted while they are read."""
+
+    def __init__(
+        self,
+        inputs: list[str],
+        tokenizer: Tokenizer,
+        settings: EncodeSettings,
+        recorder: Recorder,
+        skips: Skips,
+    ) -> None:
+        self._inputs, self._tokenizer, self._settings = inputs, tokenizer, settings
+        self._recorder, self._skips = recorder, skips
+
+    def read(self, frame_bytes: int) -> Iterator[TokenFrame]:
+        counts = {"documents": 0, "tokens": 0}
         documents = read_documents(
-            inputs,
-            text_key=settings.text_key,
-            id_key=settings.id_key,
-            on_read=recorder.read,
+            self._inputs,
+            text_key=self._settings.text_key,
+            id_key=self._settings.id_key,
+            on_read=self._recorder.read,
+            skips=self._skips,
         )
         with terminal.progress("tokenize", unit="tok") as bar:
-            for frame in encode_documents(documents, tokenizer, settings, frame_bytes):
+            for frame in encode_documents(documents, self._tokenizer, self._settings, frame_bytes):
                 counts["documents"] += frame.num_documents
                 counts["tokens"] += len(frame.tokens)
                 bar.update(len(frame.tokens))
                 yield frame
         if not counts["documents"]:
-            raise InputError(f"{', '.join(inputs)}: no documents in the input")
-        recorder.count(**counts)
-
-    if output == STDIO or bare_suffix(output) == ".safetensors":
-        with open_output(output, force=force, is_binary=True) as out:
-            for frame in frames(PIPE_FRAME_BYTES):
-                write_frame(out, frame)
-        recorder.wrote(out)
-        recorder.write_beside(output)
-        return counts
-    with atomic_directory(output, force=force) as directory:
-        for number, frame in enumerate(frames(FILE_FRAME_BYTES)):
-            path = directory / f"tokens-{number:05d}.safetensors"
-            with open_output(str(path), compress=False) as out:
-                write_frame(out, frame)
-        recorder.wrote_tree(directory)
-        recorder.write_beside(directory)
-    return counts
+            raise NothingLeft(
+                f"{', '.join(self._inputs)}: no documents in the input{self._skips.explain()}"
+            )
+        self._recorder.count(**counts)
+        self._skips.record(self._recorder)

@@ -23,11 +23,15 @@ import xxhash
 from llmtools import terminal
 from llmtools.data.language import language_of
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import encode
+from llmtools.formats.json_edit import encode
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import STDIO, check_output, open_output
+from llmtools.formats.skips import OnError, open_rejects
+from llmtools.formats.stream import STDIO, OutputStream, check_outputs, open_output
 
 _BOM = "\ufeff"
+# Reasons that are faults of a file, as opposed to a file that is simply no text.
+_FAULTS = ("unreadable", "unreadable directory", "not UTF-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,25 +60,89 @@ class Found:
     data: bytes
 
 
+class Passed:
+    """Counts what was passed over, by reason.
+
+    Files that were looked at and are no document also go to `sink`, where there is one; a faulty
+    one ends the run under the policy to fail.
+    """
+
+    def __init__(self, policy: OnError = "skip") -> None:
+        self.policy = policy
+        self.sink: OutputStream | None = None
+        self.counts: Counter[str] = Counter()
+
+    def count(self, reason: str) -> None:
+        """Something that was not asked for."""
+        self.counts[reason] += 1
+
+    def drop(self, file: str, path: str, reason: str) -> None:
+        """A file that is no document."""
+        self.counts[reason] += 1
+        if self.policy == "fail" and reason in _FAULTS:
+            raise InputError(f"{file}: {reason} (--on-error skip passes over such files)")
+        if self.sink is not None:
+            reject = {"rule": "extract", "value": reason}
+            path = _readable(path)
+            record = {"id": path, "metadata": {"path": path, "reject": reject}}
+            self.sink.write(encode(record) + b"\n")
+
+
 def extract(
-    paths: list[str], output: str, settings: ExtractSettings, *, force: bool = False
+    paths: list[str],
+    output: str,
+    settings: ExtractSettings,
+    *,
+    rejects: str | None = None,
+    on_error: OnError = "skip",
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write a document for every text file at or below `paths`; returns the counts.
 
     A document's id is its path below the argument it was found under; where several arguments are
-    given, each argument stands in front, so that two trees do not share ids. Raises InputError
-    for a path that does not exist and where no document comes out.
+    given, each argument stands in front, so that two trees do not share ids. `rejects` names the
+    files that are no documents, with metadata.reject. Raises InputError for a path that does not
+    exist, where no document comes out, and under `on_error` "fail" for a file that cannot be read
+    or is not UTF-8.
     """
     arguments = expand_arguments(paths)
-    check_output(output, force=force)
+    check_outputs([output] if rejects is None else [output, rejects], force=force)
     recorder = Recorder("extract", asdict(settings))
-    skipped: Counter[str] = Counter()
-    with open_output(output, force=force) as out, terminal.progress("extract", unit="file") as bar:
+    passed = Passed(on_error)
+    with (
+        open_rejects(rejects, force=force) as passed.sink,
+        open_output(output, force=force) as out,
+    ):
+        counts = _write(arguments, out, settings, passed, recorder)
+        if counts["documents"] == 0:
+            raise NothingLeft(f"{', '.join(paths)}: no text file here{_reasons(passed)}")
+    recorder.count(**counts)
+    recorder.wrote(out)
+    if passed.sink is not None:
+        recorder.wrote(passed.sink)
+    recorder.write_beside(output)
+    return counts
+
+
+def _reasons(passed: Passed) -> str:
+    reasons = "; ".join(f"{reason}: {count:,}" for reason, count in passed.counts.most_common())
+    return f" (skipped {reasons})" if reasons else ""
+
+
+def _write(
+    arguments: list[str],
+    out: OutputStream,
+    settings: ExtractSettings,
+    passed: Passed,
+    recorder: Recorder,
+) -> dict[str, Any]:
+    """Write the documents of all arguments; returns the counts."""
+    with terminal.progress("extract", unit="file") as bar:
         for argument in arguments:
             prefix = _prefix(argument) if len(arguments) > 1 else ""
             digest = xxhash.xxh3_128()
             num_files = num_bytes = 0
-            for found in find_texts(argument, settings, skipped):
+            for found in find_texts(argument, settings, passed):
                 digest.update(found.data)
                 num_files += 1
                 num_bytes += len(found.data)
@@ -88,21 +156,11 @@ def extract(
                     "digest": digest.hexdigest(),
                 }
             )
-        counts = {
-            "documents": sum(source["files"] for source in recorder.inputs),
-            "bytes": sum(source["bytes"] for source in recorder.inputs),
-            "skipped": dict(skipped.most_common()),
-        }
-        if counts["documents"] == 0:
-            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in skipped.most_common())
-            raise InputError(
-                f"{', '.join(paths)}: no text file here"
-                + (f" (skipped {reasons})" if reasons else "")
-            )
-    recorder.count(**counts)
-    recorder.wrote(out)
-    recorder.write_beside(output)
-    return counts
+    return {
+        "documents": sum(source["files"] for source in recorder.inputs),
+        "bytes": sum(source["bytes"] for source in recorder.inputs),
+        "skipped": dict(passed.counts.most_common()),
+    }
 
 
 def document(found: Found, prefix: str) -> dict[str, Any]:
@@ -136,24 +194,22 @@ def _prefix(argument: str) -> str:
     return _readable("".join(part + "/" for part in parts))
 
 
-def find_texts(argument: str, settings: ExtractSettings, skipped: Counter[str]) -> Iterator[Found]:
-    """The text files at or below one argument, in order; `skipped` counts the others."""
+def find_texts(argument: str, settings: ExtractSettings, passed: Passed) -> Iterator[Found]:
+    """The text files at or below one argument, in order; `passed` counts the others."""
     if os.path.isdir(argument):
-        files = _walk(argument, settings, skipped)
+        files = _walk(argument, settings, passed)
     else:
         files = iter([(argument, os.path.basename(argument))])
     for file, path in files:
-        data = _read(file, settings.max_bytes, skipped)
-        if data is None:
-            continue
-        text, fault = _decode(data)
+        data, fault = _read(file, settings.max_bytes)
+        text, fault = ("", fault) if fault else _decode(data)
         if fault is None:
             yield Found(_readable(path), text, data)
         else:
-            skipped[fault] += 1
+            passed.drop(file, path, fault)
 
 
-def _walk(root: str, settings: ExtractSettings, skipped: Counter[str]) -> Iterator[tuple[str, str]]:
+def _walk(root: str, settings: ExtractSettings, passed: Passed) -> Iterator[tuple[str, str]]:
     """(path to open, path below root) of the wanted files below a directory, sorted by path."""
     waiting = [""]
     while waiting:
@@ -165,21 +221,21 @@ def _walk(root: str, settings: ExtractSettings, skipped: Counter[str]) -> Iterat
         try:
             entries = list(os.scandir(os.path.join(root, path)))
         except OSError:
-            skipped["unreadable directory"] += 1
+            passed.drop(os.path.join(root, path), path, "unreadable directory")
             continue
         for entry in entries:
             name = path + entry.name
             is_directory = entry.is_dir(follow_symlinks=False)
             if entry.name.startswith("."):
-                skipped["hidden"] += 1
+                passed.count("hidden")
             elif entry.is_symlink():
-                skipped["symbolic link"] += 1
+                passed.count("symbolic link")
             elif _matches(name, settings.exclude):
-                skipped["excluded"] += 1
+                passed.count("excluded")
             elif is_directory:
                 below.append(name + "/")
             elif settings.include and not _matches(name, settings.include):
-                skipped["not included"] += 1
+                passed.count("not included")
             else:
                 below.append(name)
         # With the slash a directory sorts among files as the paths below it do.
@@ -193,22 +249,17 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
     )
 
 
-def _read(file: str, max_bytes: int, skipped: Counter[str]) -> bytes | None:
-    """The bytes of a regular file that is small enough, else None and a count of the reason."""
+def _read(file: str, max_bytes: int) -> tuple[bytes, str | None]:
+    """The bytes of a regular file that is small enough, and why it is not read if it is not."""
     try:
         # Asked before opening: opening a named pipe would wait for its writer.
         if not stat.S_ISREG(os.stat(file).st_mode):
-            skipped["not a regular file"] += 1
-            return None
+            return b"", "not a regular file"
         with open(file, "rb") as source:
             data = source.read(max_bytes + 1)
     except OSError:
-        skipped["unreadable"] += 1
-        return None
-    if len(data) > max_bytes:
-        skipped["larger than --max-bytes"] += 1
-        return None
-    return data
+        return b"", "unreadable"
+    return data, "larger than --max-bytes" if len(data) > max_bytes else None
 
 
 def _decode(data: bytes) -> tuple[str, str | None]:

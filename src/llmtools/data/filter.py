@@ -11,14 +11,12 @@ from typing import Any
 from llmtools import terminal
 from llmtools.data.batch import batches
 from llmtools.data.quality import Check, QualitySettings, checks, judge, measure, measures
-from llmtools.errors import InputError
-from llmtools.formats.document import Document, add_metadata, read_documents
+from llmtools.formats.document import Document, read_documents
+from llmtools.formats.json_edit import add_metadata
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.skips import OnError, Skips
 from llmtools.formats.stream import OutputStream, check_outputs, open_output
-
-
-class _NothingLeft(InputError):
-    """No document passed; raised inside the output's block so that no empty file appears."""
 
 
 def filter_documents(
@@ -30,6 +28,7 @@ def filter_documents(
     annotate: bool = False,
     text_key: str = "text",
     id_key: str = "id",
+    on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write the documents that pass every check, in order; returns the counts.
@@ -41,20 +40,25 @@ def filter_documents(
     destinations = [output] if rejects is None else [output, rejects]
     check_outputs(destinations, force=force)
     recorder = Recorder("filter", asdict(settings))
-    documents = read_documents(inputs, text_key=text_key, id_key=id_key, on_read=recorder.read)
-    failure: _NothingLeft | None = None
+    skips = Skips(on_error, adds_metadata=annotate or rejects is not None)
+    documents = read_documents(
+        inputs, text_key=text_key, id_key=id_key, on_read=recorder.read, skips=skips
+    )
+    failure: NothingLeft | None = None
     sinks: dict[str, OutputStream] = {}
     with ExitStack() as stack:
         if rejects is not None:
             sinks[rejects] = stack.enter_context(open_output(rejects, force=force))
+            skips.sink = sinks[rejects]
         dropped = sinks.get(rejects) if rejects is not None else None
         try:
             with open_output(output, force=force) as kept:
                 counts = _write(documents, settings, kept, dropped, annotate)
+                counts["documents_skipped"] = skips.count
                 if counts["documents_kept"] == 0:
-                    raise _NothingLeft(_explain(inputs, rejects, counts))
+                    raise NothingLeft(_explain(inputs, rejects, counts, skips))
                 sinks[output] = kept
-        except _NothingLeft as fault:
+        except NothingLeft as fault:
             failure = fault
     recorder.count(**counts)
     for sink in sinks.values():
@@ -109,10 +113,10 @@ def _write(
     }
 
 
-def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any]) -> str:
+def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any], skips: Skips) -> str:
     source = ", ".join(inputs)
     if counts["documents_in"] == 0:
-        return f"{source}: no documents in the input"
+        return f"{source}: no documents in the input{skips.explain()}"
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())
     place = "--rejects FILE" if rejects is None else rejects
     return (

@@ -11,10 +11,12 @@ import numpy as np
 
 from llmtools import terminal
 from llmtools.data.encode import EncodeSettings, encode_documents, frame_vocabulary
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import UsageError
 from llmtools.formats.document import as_documents, stream_records
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.packed import PADDING_DOCUMENT_ID, PackedRow, PackedWriter
+from llmtools.formats.skips import OnError, Skips, open_skips
 from llmtools.formats.stream import InputStream, atomic_directory, open_input
 from llmtools.formats.tensor_header import is_container
 from llmtools.formats.tokens import PIPE_FRAME_BYTES, Agreement, TokenFrame, stream_frames
@@ -101,6 +103,8 @@ def pack(
     settings: PackSettings,
     *,
     tokenizer: Tokenizer | None = None,
+    rejects: str | None = None,
+    on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write a directory of packed shards; returns the counts.
@@ -113,9 +117,12 @@ def pack(
     counts = {"documents": 0, "tokens": 0}
     packer: ConcatPacker | None = None
     writer: PackedWriter | None = None
-    with atomic_directory(output, force=force) as directory:
+    with (
+        open_skips(output, rejects, on_error, force=force) as skips,
+        atomic_directory(output, force=force) as directory,
+    ):
         with terminal.progress("pack", unit="tok") as bar:
-            for frame in _frames(inputs, tokenizer, settings.encode, recorder):
+            for frame in _frames(inputs, tokenizer, settings.encode, recorder, skips):
                 if packer is None:
                     writer, packer = _open(directory, settings, frame)
                 for document_id, tokens, mask in frame.documents():
@@ -124,15 +131,16 @@ def pack(
                 counts["tokens"] += len(frame.tokens)
                 bar.update(len(frame.tokens))
         if packer is None or writer is None or not counts["tokens"]:
-            raise InputError(f"{', '.join(inputs)}: no tokens in the input")
+            raise NothingLeft(f"{', '.join(inputs)}: no tokens in the input{skips.explain()}")
         padding = packer.finish()
         writer.close()
         totals = {"rows": writer.num_rows, **counts, "padding": padding}
         totals |= {"shards": writer.num_shards, "seq_len": settings.seq_len}
         recorder.count(**totals, **asdict(writer.vocabulary))
+        skips.record(recorder)
         recorder.wrote_tree(directory)
         recorder.write_beside(directory)
-    return totals
+    return totals | {"documents_skipped": skips.count}
 
 
 def _open(
@@ -143,7 +151,11 @@ def _open(
 
 
 def _frames(
-    inputs: list[str], tokenizer: Tokenizer | None, settings: EncodeSettings, recorder: Recorder
+    inputs: list[str],
+    tokenizer: Tokenizer | None,
+    settings: EncodeSettings,
+    recorder: Recorder,
+    skips: Skips,
 ) -> Iterator[TokenFrame]:
     """The frames of all inputs, documents among them encoded on the way."""
     agreement = Agreement()
@@ -156,7 +168,7 @@ def _frames(
                     agreement.check(frame.vocabulary, stream.stream_name)
                     yield frame
             else:
-                yield from _encoded(stream, tokenizer, settings, agreement)
+                yield from _encoded(stream, tokenizer, settings, agreement, skips)
             recorder.read(stream)
 
 
@@ -165,13 +177,17 @@ def _encoded(
     tokenizer: Tokenizer | None,
     settings: EncodeSettings,
     agreement: Agreement,
+    skips: Skips,
 ) -> Iterator[TokenFrame]:
     if tokenizer is None:
         raise UsageError(
             f"{stream.stream_name} holds documents, not token frames; name a tokenizer with -t"
         )
     documents = as_documents(
-        stream_records(stream), text_key=settings.text_key, id_key=settings.id_key
+        stream_records(stream, skips),
+        text_key=settings.text_key,
+        id_key=settings.id_key,
+        skips=skips,
     )
     for frame in encode_documents(documents, tokenizer, settings, PIPE_FRAME_BYTES):
         agreement.check(frame.vocabulary, stream.stream_name)

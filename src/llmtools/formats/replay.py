@@ -11,6 +11,7 @@ from typing import IO
 
 from llmtools.errors import InputError
 from llmtools.formats.document import Document, read_documents, read_raw_records
+from llmtools.formats.skips import Skips
 from llmtools.formats.stream import READ_BYTES, InputStream, output_faults
 
 
@@ -23,10 +24,18 @@ class Replay:
     """
 
     def __init__(
-        self, inputs: Sequence[str], *, text_key: str = "text", id_key: str = "id"
+        self,
+        inputs: Sequence[str],
+        *,
+        text_key: str = "text",
+        id_key: str = "id",
+        skips: Skips | None = None,
     ) -> None:
         self._inputs = list(inputs)
         self._text_key, self._id_key = text_key, id_key
+        self._skips = skips or Skips()
+        # Which records the first reading dropped, as their places among all of them.
+        self._dropped: set[int] = set()
         self._digests: list[str] = []
         self._num_documents = 0
         self._spool: IO[bytes] | None = None
@@ -53,13 +62,25 @@ class Replay:
             on_read(stream)
 
         for document in read_documents(
-            self._inputs, text_key=self._text_key, id_key=self._id_key, on_read=finish
+            self._inputs,
+            text_key=self._text_key,
+            id_key=self._id_key,
+            on_read=finish,
+            skips=self._skips,
         ):
+            self._note_dropped()
             if self._spool is not None:
                 with _spool_faults():
                     self._spool.write(document.raw + b"\n")
             self._num_documents += 1
             yield document
+        self._note_dropped()
+
+    def _note_dropped(self) -> None:
+        """Remember records dropped since the last document."""
+        known = len(self._dropped)
+        start = self._num_documents + known
+        self._dropped.update(range(start, start + self._skips.count - known))
 
     def raw_records(self) -> Iterator[bytes]:
         """Second reading: the bytes of each document, in the same order.
@@ -77,8 +98,11 @@ class Replay:
             if stream.digest != next(digests):
                 raise InputError(f"{stream.stream_name}: changed while it was being read")
 
+        total = self._num_documents + len(self._dropped)
         for number, raw in enumerate(read_raw_records(self._inputs, on_read=check)):
-            if number == self._num_documents:
+            if number in self._dropped:
+                continue
+            if number == total:
                 raise InputError(f"{', '.join(self._inputs)}: grew while it was being read")
             yield raw
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import UsageError
+from llmtools.formats.malformed import NothingLeft
 from llmtools.tokenizer import split
 from llmtools.tokenizer.tokenizer import EOS_NAMES, SpecialRoles, Tokenizer
 
@@ -63,6 +64,6 @@ def train_tokenizer(
 
     backend.train_from_iterator(counted(), trainer)
     if num_chars == 0:
-        raise InputError("no text to train a tokenizer on: every document is empty")
+        raise NothingLeft("no text to train a tokenizer on: every document is empty")
     eos = next((token for token in EOS_NAMES if token in special_tokens), None)
     return Tokenizer(backend.to_str(), SpecialRoles(eos=eos), "the trained tokenizer")

@@ -1,0 +1,102 @@
+"""Changing some fields of a JSON object and leaving every other byte as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from llmtools.formats.malformed import no_metadata
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SCALAR = re.compile(rb"[^,\]}\s]+")
+_NESTING = re.compile(rb'["{}\[\]]')
+
+
+def encode(value: Any) -> bytes:
+    """JSON as this project writes it: compact UTF-8, keys in the order given."""
+    return orjson.dumps(value)
+
+
+def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
+    """The object in `raw` with some top-level fields set, every other byte as it was.
+
+    A field that exists is re-encoded in place (its last occurrence, the one parsers use); a new one
+    is appended. `raw` must be a valid JSON object.
+    """
+    spans, end = _field_spans(raw)
+    edits = [(*spans[k], encode(v)) for k, v in changes.items() if k in spans]
+    added = [encode(k) + b":" + encode(v) for k, v in changes.items() if k not in spans]
+    if added:
+        separator = b"," if spans else b""
+        edits.append((end, end, separator + b",".join(added)))
+    out = raw
+    for start, stop, new in sorted(edits, reverse=True):
+        out = out[:start] + new + out[stop:]
+    return out
+
+
+def add_metadata(raw: bytes, changes: Mapping[str, Any], where: str) -> bytes:
+    """The object in `raw` with some fields of its metadata set, every other byte as it was.
+
+    Raises InputError, naming `where`, when `metadata` is there and is not an object.
+    """
+    spans, _ = _field_spans(raw)
+    start, stop = spans.get("metadata", (0, 0))
+    value = raw[start:stop]
+    if value in (b"", b"null"):
+        return replace_fields(raw, {"metadata": changes})
+    if not value.startswith(b"{"):
+        raise no_metadata(raw, orjson.loads(value), where)
+    return replace_fields(raw, {"metadata": orjson.Fragment(replace_fields(value, changes))})
+
+
+def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:
+    """Byte spans of the top-level values, and the place just after the last value."""
+    spans: dict[str, tuple[int, int]] = {}
+    at = raw.index(b"{") + 1
+    end = at
+    while True:
+        at = _after_space(raw, at)
+        if raw[at : at + 1] == b",":
+            at = _after_space(raw, at + 1)
+        if raw[at : at + 1] == b"}":
+            return spans, end
+        key_end = _after_value(raw, at)
+        key = orjson.loads(raw[at:key_end])
+        at = _after_space(raw, raw.index(b":", key_end) + 1)
+        end = _after_value(raw, at)
+        spans[key] = (at, end)
+        at = end
+
+
+def _after_space(raw: bytes, at: int) -> int:
+    match = _SPACE.match(raw, at)
+    assert match is not None
+    return match.end()
+
+
+def _after_value(raw: bytes, at: int) -> int:
+    opening = raw[at : at + 1]
+    if opening == b'"':
+        match = _STRING.match(raw, at)
+        assert match is not None
+        return match.end()
+    if opening not in (b"{", b"["):
+        match = _SCALAR.match(raw, at)
+        assert match is not None
+        return match.end()
+    depth = 0
+    while True:
+        mark = _NESTING.search(raw, at)
+        assert mark is not None
+        if mark[0] == b'"':
+            at = _after_value(raw, mark.start())
+            continue
+        depth += 1 if mark[0] in (b"{", b"[") else -1
+        at = mark.end()
+        if depth == 0:
+            return at
