@@ -26,7 +26,7 @@ whole or not at all, and an existing one is refused without `-f`.
 | 1 | it ran and the answer is no |
 | 2 | a mistake on the command line or in settings |
 | 3 | bad or missing input, or a whole job with an empty result |
-| 4 | a missing dependency or device, out of memory or disk, an output that cannot be written or that another run is writing |
+| 4 | something lacks: a dependency, a device, memory, disk, permission or a free output |
 | 5 | interrupted after its state was saved; the message says how to resume |
 | 130, 143 | interrupted by Ctrl-C or SIGTERM |
 | 141 | the reader of the output left (SIGPIPE), silently |

@@ -159,7 +159,11 @@ def test_a_kill_while_the_model_is_put_in_place_costs_nothing(tmp_path, monkeypa
 
     def killed(*args: object, **keywords: object) -> object:
         nonlocal calls
-        into_run = moment != "replace" or str(args[1]).endswith("adapter_config.json")
+        target = str(args[-1])
+        into_run = moment == "finish_publishing" or (
+            target.startswith(str(request.output))
+            and (moment == "link" or target.endswith("adapter_config.json"))
+        )
         calls += into_run
         if into_run and calls == 1:
             raise KeyboardInterrupt

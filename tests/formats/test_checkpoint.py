@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from llmtools.errors import InputError, ResourceError
@@ -57,8 +58,6 @@ def test_weights_come_back_as_they_were(tmp_path: Path, make: object) -> None:
 
 def test_the_metadata_says_pytorch_so_that_transformers_loads_it(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, tensors(), CONFIG, metadata={"llmtools.manifest": "abc"})
-    from safetensors import safe_open
-
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt", "llmtools.manifest": "abc"}
 
@@ -147,6 +146,20 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_a_file_that_cannot_be_written_is_named_and_no_bug_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="absent"):
-        save_tensors(tmp_path / "absent" / "x.safetensors", {"a": torch.zeros(3)})
+def test_a_full_disk_is_named_and_no_bug_of_ours() -> None:
+    with pytest.raises(ResourceError, match="/dev/full"):
+        save_tensors(Path("/dev/full"), {"a": torch.zeros(3)})
+
+
+def test_equal_tensors_and_metadata_are_equal_bytes_that_the_library_reads(tmp_path: Path) -> None:
+    names = ("f", "h", "b", "i", "e")
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.float32)
+    values = {n: torch.arange(6).to(d).reshape(2, 3) for n, d in zip(names, dtypes, strict=True)}
+    values["e"] = torch.zeros(0, 4)
+    save_tensors(tmp_path / "a", values, {"x": "1", "y": "2"})
+    save_tensors(tmp_path / "b", dict(reversed(values.items())), {"x": "1", "y": "2"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "x": "1", "y": "2"}
+        for name, value in values.items():
+            assert torch.equal(file.get_tensor(name), value)

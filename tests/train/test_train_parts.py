@@ -12,8 +12,9 @@ import torch
 
 from llmtools.config import differences, format_toml, read_toml
 from llmtools.errors import InputError, ResourceError, UsageError
-from llmtools.formats.packed import PackedDataset
-from llmtools.train.data import Loader, RowOrder, ShardRows, next_token_row, packed_digest
+from llmtools.formats.manifest import Recorder
+from llmtools.formats.packed import PATTERN, PackedDataset
+from llmtools.train.data import Loader, RowOrder, ShardRows, next_token_row
 from llmtools.train.run_directory import open_run, run_sections
 from llmtools.train.schedule import learning_rate
 from llmtools.train.settings import TrainSettings, pick_dtype
@@ -188,7 +189,11 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
 def test_the_digest_of_packed_data_follows_its_content(tmp_path):
     one, same = write_packed(tmp_path / "a"), write_packed(tmp_path / "b")
     other = write_packed(tmp_path / "c", seed=1)
-    assert packed_digest(one) == packed_digest(same) != packed_digest(other)
+
+    def digest(directory):
+        return Recorder("test", {}).read_tree(directory, PATTERN)
+
+    assert digest(one) == digest(same) != digest(other)
 
 
 def test_sections_leave_out_what_is_not_set():

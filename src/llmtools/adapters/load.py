@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import xxhash
 
 from llmtools.adapters.lora import merged_weight
 from llmtools.adapters.peft_files import WEIGHTS, Adapter, read_adapter
 from llmtools.errors import InputError
 from llmtools.formats.checkpoint import CONFIG, read_json_object
+from llmtools.formats.manifest import FILE_NAME as MANIFEST
+from llmtools.formats.manifest import Recorder
 from llmtools.formats.model_path import ADAPTER_CONFIG, resolve_model
 from llmtools.model.decoder import Decoder
 from llmtools.model.load import load_model
 
 TOKENIZER = "tokenizer.json"
+MODEL_SUFFIXES = (".safetensors", ".json", ".gguf", ".jinja")
 
 
 def load_any(
@@ -86,6 +90,21 @@ def merge(decoder: Decoder, adapter: Adapter, where: str) -> None:
             )
         a, b = a.to(weight.device), b.to(weight.device)
         weight.copy_(merged_weight(weight, a, b, adapter.config.scale))
+
+
+def record_model(path: Path, recorder: Recorder, *, base: Path | None = None) -> str:
+    """Record the files of a MODEL (and of an adapter's base) as inputs; their common digest."""
+    model = resolve_model(path)
+    folders = [model, base_of(model, base)] if is_adapter(model) else [model]
+    total = xxhash.xxh3_128()
+    for folder in folders:
+        for file in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
+            # Run logs and manifests lie beside a model and are no part of it.
+            if not file.is_file() or file.suffix not in MODEL_SUFFIXES or file.name == MANIFEST:
+                continue
+            recorder.read_path(file)
+            total.update(f"{file.name} {recorder.inputs[-1]['digest']}\n".encode())
+    return total.hexdigest()
 
 
 def tokenizer_path_for(path: Path, *, base: Path | None = None) -> Path:

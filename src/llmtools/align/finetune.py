@@ -11,7 +11,7 @@ import xxhash
 
 from llmtools import terminal
 from llmtools.adapters.inject import inject_lora, target_modules
-from llmtools.adapters.load import is_adapter, load_any, tokenizer_path_for
+from llmtools.adapters.load import is_adapter, load_any, record_model, tokenizer_path_for
 from llmtools.adapters.lora import LoraConfig
 from llmtools.align.conversations import read_conversations
 from llmtools.align.sft import ConversationRows, encode_conversations, with_template
@@ -25,7 +25,7 @@ from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.loop import Job, train
 from llmtools.train.model_files import AdapterModel, ModelFiles, WholeModel, generation_settings
-from llmtools.train.pretrain import model_digest, run_summary
+from llmtools.train.pretrain import run_summary
 from llmtools.train.run_directory import RunDirectory, check_apart, open_run, run_sections
 from llmtools.train.settings import DType, Schedule, TrainSettings
 
@@ -111,9 +111,10 @@ def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
     if mistakes := settings.mistakes():
         raise UsageError("; ".join(mistakes))
 
-    digest = model_digest(inputs.model, recorder)
+    digest = record_model(inputs.model, recorder)
     model = {"path": str(inputs.model), "digest": digest, **_adapter_section(lora)}
     recorder.settings = {**settings.as_dict(), "model": model, "data": data}
+    recorder.device = str(device)
     sections = run_sections(settings.as_dict(), model, data, device)
     with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
         decoder = decoder.to(device)

@@ -62,6 +62,7 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure a model: perplexity of documents, each scored by itself."""
+    from llmtools.adapters.load import record_model
     from llmtools.evals.perplexity import evaluate_perplexity
     from llmtools.formats.model_path import resolve_model
     from llmtools.formats.results import write_results
@@ -88,7 +89,7 @@ def evaluate(
             on_read=recorder.read,
         )
         if output is not None:
-            recorder.read_path(source)
+            record_model(source, recorder, base=base)
             weights = [file["digest"] for file in recorder.inputs if _is_weights(file["path"])]
             described = {"path": str(model), "digests": weights, "tokenizer": identity}
             with atomic_directory(output, force=force) as directory:

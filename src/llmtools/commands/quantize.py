@@ -62,6 +62,7 @@ def quantize(
 
     Rows that are not whole blocks of 32 stay F16; under Q4_0 the embedding and head are Q8_0.
     """
+    from llmtools.adapters.load import record_model
     from llmtools.formats.model_path import resolve_model
     from llmtools.formats.stream import STDIO, check_output, claim_outputs
     from llmtools.quant.gguf_export import export_gguf
@@ -78,16 +79,14 @@ def quantize(
     recorder = Recorder(
         "quantize", {"method": method, "scheme": scheme, "limit_tokens": limit_tokens}
     )
-    for file in sorted(source.iterdir()) if source.is_dir() else [source]:
-        if file.is_file():
-            recorder.read_path(file)
+    record_model(source, recorder, base=base)
     texts = _read_texts(documents, recorder)
     with (
         claim_outputs([output], force=force, is_directory=False),
         _whole_model(source, base) as whole,
     ):
         before = _score(whole, texts, limit_tokens, device)
-        export = export_gguf(whole, output, scheme, force=force)
+        export = export_gguf(whole, output, scheme, manifest=recorder.id, force=force)
     summary: dict[str, Any] = {
         "output": output,
         "method": method,

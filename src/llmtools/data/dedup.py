@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from llmtools import terminal
 from llmtools.data.batch import Batch, batches
 from llmtools.data.duplicates import Clusters, find_duplicates
 from llmtools.data.minhash import MinHashSettings
-from llmtools.formats.document import Document
+from llmtools.formats.document import Document, document_hash
+from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -50,6 +55,7 @@ def dedup(
     recorder = Recorder("dedup", asdict(settings))
     # A copy of every id in memory: collected only where ids will be written.
     ids: list[str] | None = [] if settings.cluster_ids or rejects is not None else None
+    hashes = array("Q")
     skips = Skips(on_error, adds_metadata=ids is not None)
     with (
         claim_outputs(destinations, force=force, is_directory=False),
@@ -57,7 +63,7 @@ def dedup(
         Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips) as replay,
     ):
         with terminal.progress("dedup", unit="doc") as bar:
-            found = batches(_collect_ids(replay.documents(recorder.read), ids))
+            found = batches(_collect_ids(replay.documents(recorder.read), ids, hashes))
             clusters = find_duplicates(_counted(found, bar), settings.minhash)
         if clusters.root.size == 0:
             raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
@@ -69,18 +75,29 @@ def dedup(
                 _write_named(replay, clusters, ids, settings.cluster_ids, sinks)
     counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
+    recorder.drops = _drop_log(clusters, np.frombuffer(hashes, np.uint64))
     for sink in sinks:
         recorder.wrote(sink)
-    for path in destinations:
-        recorder.write_beside(path)
+    recorder.write_beside(*destinations)
     return counts
 
 
-def _collect_ids(documents: Iterable[Document], ids: list[str] | None) -> Iterator[Document]:
+def _collect_ids(
+    documents: Iterable[Document], ids: list[str] | None, hashes: array[int]
+) -> Iterator[Document]:
     for document in documents:
+        hashes.append(document_hash(document.id))
         if ids is not None:
             ids.append(document.id)
         yield document
+
+
+def _drop_log(clusters: Clusters, hashes: npt.NDArray[np.uint64]) -> DropLog:
+    log = DropLog()
+    for rule, is_rule in (("exact", clusters.is_exact), ("near", ~clusters.is_exact)):
+        dropped = np.flatnonzero(~clusters.is_kept & is_rule)
+        log.add_twins(rule, hashes[dropped], hashes[clusters.root[dropped]])
+    return log
 
 
 def _counted(found: Iterable[Batch], bar: terminal.Progress) -> Iterator[Batch]:

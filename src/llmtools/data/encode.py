@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def tokenize(
     input and for input without any document.
     """
     recorder = Recorder("tokenize", asdict(settings) | {"tokenizer": tokenizer.identity})
+    recorder.read_path(Path(tokenizer.where))
     with open_skips(output, rejects, on_error, force=force) as skips:
         frames = _Frames(inputs, tokenizer, settings, recorder, skips)
         if output == STDIO or bare_suffix(output) == ".safetensors":

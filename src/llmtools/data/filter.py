@@ -11,7 +11,8 @@ from typing import Any
 from llmtools import terminal
 from llmtools.data.batch import batches
 from llmtools.data.quality import Check, QualitySettings, checks, judge, measure, measures
-from llmtools.formats.document import Document, read_documents
+from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.drop_log import Drop, DropLog
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -40,6 +41,7 @@ def filter_documents(
     destinations = [output] if rejects is None else [output, rejects]
     check_outputs(destinations, force=force)
     recorder = Recorder("filter", asdict(settings))
+    recorder.drops = DropLog()
     skips = Skips(on_error, adds_metadata=annotate or rejects is not None)
     documents = read_documents(
         inputs, text_key=text_key, id_key=id_key, on_read=recorder.read, skips=skips
@@ -53,7 +55,7 @@ def filter_documents(
         dropped = sinks.get(rejects) if rejects is not None else None
         try:
             with open_output(output, force=force) as kept:
-                counts = _write(documents, settings, kept, dropped, annotate)
+                counts = _write(documents, settings, kept, dropped, annotate, recorder.drops)
                 counts["documents_skipped"] = skips.count
                 if counts["documents_kept"] == 0:
                     raise NothingLeft(_explain(inputs, rejects, counts, skips))
@@ -63,8 +65,7 @@ def filter_documents(
     recorder.count(**counts)
     for sink in sinks.values():
         recorder.wrote(sink)
-    for path in sinks:
-        recorder.write_beside(path)
+    recorder.write_beside(*(path for path in destinations if path in sinks))
     if failure is not None:
         raise failure
     return counts
@@ -76,6 +77,7 @@ def _write(
     kept: OutputStream,
     dropped: OutputStream | None,
     annotate: bool,
+    drops: DropLog,
 ) -> dict[str, Any]:
     """Judge all documents and write them where they belong; returns the counts."""
     applied = checks(settings)
@@ -92,6 +94,9 @@ def _write(
                     added["measures"] = measures(values[row], applied)
                 if reject is not None:
                     failed[reject.check] += 1
+                    rule = f"{reject.check.rule}: {reject.check.measure}"
+                    hashed = document_hash(document.id)
+                    drops.add(Drop(document_id=hashed, rule=rule, value=reject.value))
                     added["reject"] = reject.as_dict()
                     sink = dropped
                 if sink is not None:

@@ -114,6 +114,8 @@ def pack(
     and for input without any token.
     """
     recorder = Recorder("pack", asdict(settings))
+    if tokenizer is not None:
+        recorder.read_path(Path(tokenizer.where))
     counts = {"documents": 0, "tokens": 0}
     packer: ConcatPacker | None = None
     writer: PackedWriter | None = None

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from llmtools.errors import InputError, ResourceError, did_you_mean
-from llmtools.formats.tensor_header import TensorEntry, read_header
+from llmtools.errors import InputError, did_you_mean
+from llmtools.formats.stream import output_faults
+from llmtools.formats.tensor_header import TensorEntry, read_header, write_header
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_DTYPES = {
+    "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
+    "torch.float64": "F64", "torch.int64": "I64", "torch.int32": "I32", "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}  # fmt: skip
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth")
 
 
@@ -198,18 +204,20 @@ def write_checkpoint(
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write one safetensors file of contiguous CPU tensors that share no memory.
+    """Write one safetensors file of contiguous CPU tensors, one after another.
 
-    raises: ResourceError where the file cannot be written, a full disk for one.
+    safetensors' own writer gives `__metadata__` another order in every process, and equal runs must
+    give equal bytes. raises: ResourceError where the file cannot be written, as on a full disk.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    import torch
 
-    try:
-        save_file(dict(tensors), path, metadata={"format": "pt", **(metadata or {})})
-    except SafetensorError as fault:
-        # The library reports an operating system's error as text alone.
-        raise ResourceError(f"{path}: cannot write: {fault}") from fault
+    sizes = {name: (_DTYPES[str(t.dtype)], tuple(t.shape)) for name, t in tensors.items()}
+    names, header = write_header(sizes, {"format": "pt", **(metadata or {})})
+    with output_faults(str(path)), open(path, "wb") as file:
+        file.write(header)
+        for name in names:
+            # A view of bytes works for bf16 too, which numpy does not know.
+            file.write(tensors[name].detach().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _is_view(tensor: torch.Tensor) -> bool:

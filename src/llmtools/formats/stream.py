@@ -146,10 +146,14 @@ class _ZstdReader(io.RawIOBase):
 
 
 class _Guarded(io.RawIOBase):
-    """Turns decompression faults into one message that names the input."""
+    """Decompressed bytes, hashed; turns decompression faults into one message naming the input."""
 
     def __init__(self, source: Any, name: str) -> None:
         self._source, self._name = source, name
+        self._hash = xxhash.xxh3_128()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
 
     def readable(self) -> bool:
         return True
@@ -163,6 +167,7 @@ class _Guarded(io.RawIOBase):
             ) from fault
         except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, OSError) as fault:
             raise InputError(f"{self._name}: cannot decompress: {fault}") from fault
+        self._hash.update(data)
         buffer[: len(data)] = data
         return len(data)
 
@@ -170,10 +175,10 @@ class _Guarded(io.RawIOBase):
 class InputStream(io.BufferedReader):
     """A decompressed input that knows its name and, once read to its end, its digest."""
 
-    def __init__(self, name: str, stored: _Hashing, raw: io.RawIOBase) -> None:
-        super().__init__(raw, READ_BYTES)
+    def __init__(self, name: str, stored: _Hashing, content: _Guarded) -> None:
+        super().__init__(content, READ_BYTES)
         self.stream_name = name
-        self._stored = stored
+        self._stored, self._content = stored, content
 
     def close(self) -> None:
         super().close()
@@ -183,6 +188,11 @@ class InputStream(io.BufferedReader):
     def digest(self) -> str:
         """xxh3-128 (hex) of the stored bytes read so far."""
         return self._stored.hexdigest()
+
+    @property
+    def content_digest(self) -> str:
+        """The same of the bytes after decompression; equal where nothing is compressed."""
+        return self._content.hexdigest()
 
     @property
     def num_bytes(self) -> int:
@@ -221,6 +231,7 @@ class OutputStream:
         self.name = name
         self._sink = sink
         self._hash = xxhash.xxh3_128()
+        self._content_hash = self._hash
         self.num_bytes = 0
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -232,6 +243,8 @@ class OutputStream:
             self._compress = lambda data: gzip.compress(data, compresslevel=6, mtime=0)
         elif compression == ".bz2":
             self._compress = bz2.compress
+        if self._compress is not None:
+            self._content_hash = xxhash.xxh3_128()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes; they reach the sink in blocks."""
@@ -247,7 +260,10 @@ class OutputStream:
         self._pending, self._pending_bytes = [], 0
         if not block:
             return
-        stored = block if self._compress is None else self._compress(block)
+        stored = block
+        if self._compress is not None:
+            stored = self._compress(block)
+            self._content_hash.update(block)
         self._hash.update(stored)
         self.num_bytes += len(stored)
         self._sink.write(stored)
@@ -257,6 +273,11 @@ class OutputStream:
     def digest(self) -> str:
         """xxh3-128 (hex) of the stored bytes flushed so far."""
         return self._hash.hexdigest()
+
+    @property
+    def content_digest(self) -> str:
+        """The same of the bytes before compression; equal where nothing is compressed."""
+        return self._content_hash.hexdigest()
 
 
 def is_device(path: str) -> bool:
@@ -418,11 +439,8 @@ def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
     with output_faults(path, claim.temporary):
         try:
             yield claim.temporary
-            mode = claim.temporary.stat().st_mode & 0o666
             for file in claim.temporary.rglob("*"):
                 if file.is_file():
-                    # safetensors makes files that only their owner can read.
-                    os.chmod(file, mode)
                     with open(file, "rb") as handle:
                         os.fsync(handle.fileno())
             claim.publish()

@@ -176,20 +176,31 @@ def view(entry: TensorEntry, data: Any) -> np.ndarray:
 
 
 def dump(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """One container as pieces of bytes; wider dtypes come first, so that all are aligned."""
-    fields: dict[str, Any] = {"__metadata__": dict(metadata)}
-    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    at = 0
-    for name in names:
-        array = arrays[name]
-        fields[name] = {
-            "dtype": _NAMES[array.dtype.newbyteorder("<")],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
-    text = orjson.dumps(fields)
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
+    """One container as pieces of bytes."""
+    sizes = {
+        name: (_NAMES[array.dtype.newbyteorder("<")], array.shape) for name, array in arrays.items()
+    }
+    names, header = write_header(sizes, metadata)
+    yield header
     for name in names:
         yield np.ascontiguousarray(arrays[name]).tobytes()
+
+
+def write_header(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[list[str], bytes]:
+    """The names in the order their bytes must follow, and the header's bytes.
+
+    tensors: dtype and shape by name. Wider dtypes come first, so that all are aligned.
+    """
+    names = sorted(tensors, key=lambda name: (-DTYPE_BYTES[tensors[name][0]], name))
+    fields: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name in names:
+        dtype, shape = tensors[name]
+        stop = at + math.prod(shape) * DTYPE_BYTES[dtype]
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, stop]}
+        at = stop
+    text = orjson.dumps(fields)
+    text += b" " * (-len(text) % 8)
+    return names, struct.pack("<Q", len(text)) + text

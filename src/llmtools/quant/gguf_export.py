@@ -25,6 +25,7 @@ from llmtools.formats.gguf_names import (
 )
 from llmtools.formats.gguf_vocab import vocabulary_metadata
 from llmtools.formats.gguf_writer import TensorSource, write_gguf
+from llmtools.formats.manifest import KEY
 from llmtools.formats.model_path import CONFIG
 from llmtools.formats.stream import OutputStream
 from llmtools.quant.rtn import FILE_TYPES, Scheme, is_fallback, stored_type
@@ -49,9 +50,12 @@ class Export:
         return 8 * self.weight_bytes / self.num_parameters
 
 
-def export_gguf(model: Path, output: str, scheme: Scheme, *, force: bool = False) -> Export:
+def export_gguf(
+    model: Path, output: str, scheme: Scheme, *, manifest: str | None = None, force: bool = False
+) -> Export:
     """Write `model` (a resolved model directory or GGUF file) as a GGUF file, tensor by tensor.
 
+    manifest: the id of the manifest that describes the file, kept inside it.
     raises: InputError for a model that is no Llama, lacks weights or holds values that do not fit.
     """
     if model.is_dir():
@@ -63,6 +67,9 @@ def export_gguf(model: Path, output: str, scheme: Scheme, *, force: bool = False
         types, bytes_before = file.metadata_types, file.num_bytes
     metadata["general.file_type"] = FILE_TYPES[scheme]
     metadata["general.quantization_version"] = QUANTIZATION_VERSION
+    metadata.pop(KEY, None)
+    if manifest is not None:
+        metadata[KEY] = manifest
     kept = [s.name for s in sources if is_fallback(s.name, s.shape, scheme)]
     if kept:
         terminal.warn(

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-import xxhash
 
-from llmtools.formats.manifest import digest_file, read_manifest
-from llmtools.formats.packed import PATTERN, PackedDataset
+from llmtools.formats.packed import PackedDataset
 from llmtools.model.packed import PackedRows
 from llmtools.ops.loss import IGNORE
 
@@ -154,25 +151,3 @@ def in_order(rows: Rows, batch_size: int, device: torch.device) -> Iterator[Batc
     for start in range(0, rows.num_rows, batch_size):
         stop = min(start + batch_size, rows.num_rows)
         yield collate(rows, range(start, stop), device)
-
-
-def packed_digest(directory: Path) -> str:
-    """What names the content of a packed directory: xxh3-128 over its shards' digests.
-
-    Digests come from the directory's manifest where it lists a shard with its present size, so that
-    a large data set need not be read twice.
-    """
-    listed = {
-        entry.get("path"): entry
-        for entry in (read_manifest(directory) or {}).get("outputs", [])
-        if isinstance(entry, dict)
-    }
-    total = xxhash.xxh3_128()
-    for shard in sorted(directory.glob(PATTERN)):
-        known = listed.get(shard.name, {})
-        if known.get("bytes") == shard.stat().st_size and isinstance(known.get("digest"), str):
-            digest = known["digest"]
-        else:
-            digest = digest_file(shard)[1]
-        total.update(f"{shard.name} {digest}\n".encode())
-    return total.hexdigest()

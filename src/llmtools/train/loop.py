@@ -13,7 +13,7 @@ import torch
 
 from llmtools import terminal
 from llmtools.errors import AnswerIsNo, InputError, InterruptedRun
-from llmtools.formats.manifest import Recorder
+from llmtools.formats.manifest import KEY, Recorder
 from llmtools.model.decoder import Decoder
 from llmtools.train.data import Loader, Rows, in_order
 from llmtools.train.model_files import ModelFiles
@@ -98,6 +98,7 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[Path | None, P
         return None, Place()
     job.files.restore(checkpoint)
     place = read_state(checkpoint, job.decoder, optimizer)
+    _record(job, place)
     job.run.keep_metrics_until(place.step)
     if place.step < job.settings.max_steps:
         terminal.note(f"continuing after step {place.step} ({checkpoint})")
@@ -108,14 +109,20 @@ def _restore(job: Job, optimizer: torch.optim.Optimizer) -> tuple[Path | None, P
 
 def _save(job: Job, optimizer: torch.optim.Optimizer, place: Place) -> Path:
     def fill(directory: Path) -> None:
-        job.files.write(directory)
+        _record(job, place)
+        job.files.write(directory, {KEY: job.recorder.id})
         write_state(directory, job.decoder, optimizer, place)
         job.recorder.outputs = []
-        job.recorder.count(steps=place.step, rows=place.rows, tokens=place.tokens)
         job.recorder.wrote_tree(directory)
         job.recorder.write_beside(directory)
 
     return job.run.save(place.step, fill, keep_last=job.settings.keep_last)
+
+
+def _record(job: Job, place: Place) -> None:
+    """Which checkpoint the manifest is of."""
+    job.recorder.part = f"step-{place.step:06d}"
+    job.recorder.count(steps=place.step, rows=place.rows, tokens=place.tokens)
 
 
 def _autocast(job: Job) -> AbstractContextManager[None]:

@@ -23,9 +23,12 @@ GENERATION = "generation_config.json"
 
 
 class ModelFiles(Protocol):
-    """Writes the model into a directory that is being filled, and puts it back from one."""
+    """Writes the model into a directory that is being filled, and puts it back from one.
 
-    def write(self, directory: Path) -> None: ...
+    metadata: kept inside the weight file.
+    """
+
+    def write(self, directory: Path, metadata: Mapping[str, str]) -> None: ...
 
     def restore(self, directory: Path) -> None: ...
 
@@ -52,8 +55,8 @@ class WholeModel:
         self._decoder, self._tokenizer = decoder, tokenizer
         self._generation = dict(generation or {})
 
-    def write(self, directory: Path) -> None:
-        save_model(directory, self._decoder)
+    def write(self, directory: Path, metadata: Mapping[str, str]) -> None:
+        save_model(directory, self._decoder, metadata=metadata)
         tokenizer = self._tokenizer
         if tokenizer is None:
             return
@@ -79,8 +82,9 @@ class AdapterModel:
         self._decoder, self._config, self._tokenizer = decoder, config, tokenizer
         self._base = base
 
-    def write(self, directory: Path) -> None:
-        write_adapter(directory, lora_tensors(self._decoder), self._config, str(self._base))
+    def write(self, directory: Path, metadata: Mapping[str, str]) -> None:
+        tensors = lora_tensors(self._decoder)
+        write_adapter(directory, tensors, self._config, str(self._base), metadata=metadata)
         self._tokenizer.save(directory)
 
     def restore(self, directory: Path) -> None:

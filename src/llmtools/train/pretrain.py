@@ -11,18 +11,18 @@ import torch
 import xxhash
 
 from llmtools import terminal
-from llmtools.adapters.load import TOKENIZER, base_of, is_adapter, load_any
+from llmtools.adapters.load import TOKENIZER, load_any, record_model
 from llmtools.errors import UsageError
 from llmtools.formats.describe_run import describe_run
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.model_path import resolve_model
-from llmtools.formats.packed import PackedDataset
+from llmtools.formats.packed import PATTERN, PackedDataset
 from llmtools.model.config import ModelConfig, load_config
 from llmtools.model.decoder import Decoder
 from llmtools.model.load import empty_decoder, pick_device
 from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
-from llmtools.train.data import ShardRows, packed_digest
+from llmtools.train.data import ShardRows
 from llmtools.train.loop import Job, train
 from llmtools.train.model_files import WholeModel, generation_settings
 from llmtools.train.run_directory import check_apart, open_run, run_sections
@@ -76,9 +76,18 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
 
     recorder = Recorder("pretrain", settings.as_dict())
     model_section = _model_section(inputs, config, recorder)
-    data_section = {"path": str(inputs.packed), "digest": packed_digest(inputs.packed)}
+    data_section = {
+        "path": str(inputs.packed),
+        "digest": recorder.read_tree(inputs.packed, PATTERN),
+    }
     if inputs.val is not None:
-        data_section |= {"val_path": str(inputs.val), "val_digest": packed_digest(inputs.val)}
+        data_section |= {
+            "val_path": str(inputs.val),
+            "val_digest": recorder.read_tree(inputs.val, PATTERN),
+        }
+    if tokenizer is not None:
+        recorder.read_path(Path(tokenizer.where))
+    recorder.device = str(device)
     recorder.settings |= {"data": data_section, "model": model_section}
     sections = run_sections(settings.as_dict(), model_section, data_section, device)
     with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
@@ -180,26 +189,10 @@ def _model_section(
     inputs: PretrainInputs, config: ModelConfig, recorder: Recorder
 ) -> dict[str, Any]:
     if inputs.init is not None:
-        return {"path": str(inputs.init), "digest": model_digest(inputs.init, recorder)}
+        return {"path": str(inputs.init), "digest": record_model(inputs.init, recorder)}
     text = json.dumps(asdict(config), sort_keys=True)
     recorder.read_path(Path(str(inputs.model_config)))
     return {"path": str(inputs.model_config), "config": xxhash.xxh3_128_hexdigest(text.encode())}
-
-
-def model_digest(model: Path, recorder: Recorder) -> str:
-    """Record the files of a model (and of an adapter's base) as inputs; their common digest."""
-    place = resolve_model(model)
-    folders = [place, base_of(place)] if is_adapter(place) else [place]
-    total = xxhash.xxh3_128()
-    for folder in folders:
-        for file in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
-            # Run logs and manifests lie beside a model and are no part of it.
-            if file.is_file() and file.suffix in (".safetensors", ".json", ".gguf", ".jinja"):
-                if file.name == "manifest.json":
-                    continue
-                recorder.read_path(file)
-                total.update(f"{file.name} {recorder.inputs[-1]['digest']}\n".encode())
-    return total.hexdigest()
 
 
 def _random(config: ModelConfig, seed: int, device: torch.device) -> Decoder:
