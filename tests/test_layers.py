@@ -18,7 +18,7 @@ ROWS = [
     {"tokenizer", "data", "shards", "ops", "model", "quant", "adapters"},
     {"triton_kernels"},
     {"formats"},
-    {"errors", "terminal", "config"},
+    {"errors", "terminal", "config", "signals"},
 ]
 SIDEWAYS = {
     ("model", "ops"),

@@ -12,9 +12,8 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from types import FrameType
 
-from llmtools import __version__, terminal
+from llmtools import __version__, signals, terminal
 from llmtools.errors import LLMToolsError, did_you_mean
 
 
@@ -89,13 +88,12 @@ def root_help() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that temporary files go away; training overrides this."""
-    raise SystemExit(128 + signum)
+    signals.install()
+    try:
+        code = run(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        signals.ignore()
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -163,6 +161,10 @@ def _guarded(work: object, show_traceback: bool) -> int:
         full = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
         return 4 if fault.errno in full else 3
     except Exception as fault:
+        if (number := signals.received()) is not None:
+            # A library turned the interruption into an exception of its own.
+            terminal.error("interrupted")
+            return 128 + number
         if show_traceback:
             raise
         terminal.error(

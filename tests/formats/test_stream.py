@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import os
 import subprocess
 import sys
@@ -179,3 +180,20 @@ def test_inputs_expand_in_a_fixed_order_without_manifests(tmp_path):
         stream.expand_inputs([f"{tmp_path}/absent.jsonl"])
     with pytest.raises(UsageError, match="stdin"):
         stream.expand_inputs(["-", "-"])
+
+
+def test_a_sink_that_takes_a_part_at_a_time_gets_everything():
+    class Sparing(io.RawIOBase):
+        """A raw file, as stdout is under PYTHONUNBUFFERED, on a disk that is nearly full."""
+
+        taken = b""
+
+        def write(self, data):
+            self.taken += bytes(data[:1000])
+            return min(len(data), 1000)
+
+    sink = Sparing()
+    out = stream.OutputStream("<stdout>", sink, "")
+    out.write(DATA)
+    out.flush()
+    assert sink.taken == DATA

@@ -73,6 +73,9 @@ def dedup(
                 _write_kept(replay, clusters, kept)
             else:
                 _write_named(replay, clusters, ids, settings.cluster_ids, sinks)
+            # All or none: neither output is published before both are written out.
+            for sink in sinks:
+                sink.flush()
     counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
     recorder.drops = _drop_log(clusters, np.frombuffer(hashes, np.uint64))

@@ -60,6 +60,9 @@ def filter_documents(
                 if counts["documents_kept"] == 0:
                     raise NothingLeft(_explain(inputs, rejects, counts, skips))
                 sinks[output] = kept
+                # All or none: neither output is published before both are written out.
+                for sink in sinks.values():
+                    sink.flush()
         except NothingLeft as fault:
             failure = fault
     recorder.count(**counts)

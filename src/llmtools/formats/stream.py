@@ -266,7 +266,10 @@ class OutputStream:
             self._content_hash.update(block)
         self._hash.update(stored)
         self.num_bytes += len(stored)
-        self._sink.write(stored)
+        left = memoryview(stored)
+        while left:
+            # Under PYTHONUNBUFFERED stdout is a raw file, which may write a part and say so.
+            left = left[self._sink.write(left) :]
         self._sink.flush()
 
     @property

@@ -32,8 +32,11 @@ class StopSignals:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
-            if signum == signal.SIGINT:
-                raise KeyboardInterrupt
+            before = self._previous[signum]
+            if callable(before):
+                # The program's own, which knows whether the process is unwinding already.
+                before(signum, frame)
+                return
             raise SystemExit(128 + signum)
         self.requested = True
         terminal.note("stopping: the step is finished and saved first; again to stop at once")

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM: the command unwinds once, and further signals do not disturb its clean-up.
+
+Training replaces these handlers while it can save its state (train/watch.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+# Clean-up takes milliseconds. A signal after this long finds it stuck and ends the process at once.
+GRACE_S = 2.0
+
+_received: int | None = None
+_received_s = 0.0
+
+
+def install() -> None:
+    """Let SIGINT and SIGTERM unwind this process; SIGINT stays ignored where the parent did."""
+    signal.signal(signal.SIGTERM, _unwind)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _unwind)
+    sys.unraisablehook = _retry_swallowed
+
+
+def ignore() -> None:
+    """The command has ended: no signal turns its result into a traceback any more."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def received() -> int | None:
+    """The signal that this process is unwinding from, if any."""
+    return _received
+
+
+def _unwind(signum: int, frame: FrameType | None) -> None:
+    global _received, _received_s
+    now = time.monotonic()
+    if _received is not None:
+        if now - _received_s >= GRACE_S:
+            os._exit(128 + signum)
+        return
+    _received, _received_s = signum, now
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + signum)
+
+
+def _retry_swallowed(unraisable: Any) -> None:
+    """Raise once more, soon, what came up in a finalizer or callback, which can only print it."""
+    global _received
+    signum = _received
+    if signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+        sys.__unraisablehook__(unraisable)
+        return
+    _received = None
+    signal.signal(signal.SIGALRM, lambda number, frame: _unwind(signum, frame))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
