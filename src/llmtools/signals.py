@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,8 @@ GRACE_S = 2.0
 
 _received: int | None = None
 _received_s = 0.0
+_num_holds = 0
+_waiting: int | None = None
 
 
 def install() -> None:
@@ -33,13 +37,30 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals wait until the block has ended, so that what it makes is known to the clean-up."""
+    global _num_holds, _waiting
+    _num_holds += 1
+    try:
+        yield
+    finally:
+        _num_holds -= 1
+        if _waiting is not None and not _num_holds:
+            signum, _waiting = _waiting, None
+            _unwind(signum, None)
+
+
 def received() -> int | None:
     """The signal that this process is unwinding from, if any."""
     return _received
 
 
 def _unwind(signum: int, frame: FrameType | None) -> None:
-    global _received, _received_s
+    global _received, _received_s, _waiting
+    if _num_holds:
+        _waiting = signum
+        return
     now = time.monotonic()
     if _received is not None:
         if now - _received_s >= GRACE_S:

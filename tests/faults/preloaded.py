@@ -7,6 +7,7 @@ subprocess. Run as a script it is the server; `Preloaded` starts and talks to on
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -60,6 +61,8 @@ class Preloaded:
     def close(self) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
+        assert self._server.stdout is not None
+        self._server.stdout.close()
         self._server.wait(timeout=60)
 
     def _answer(self) -> dict[str, Any]:
@@ -203,6 +206,7 @@ def _child(request: dict[str, Any], told: int) -> None:
         sys.excepthook(*sys.exc_info())
         code = 99
     finally:
+        atexit._run_exitfuncs()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 

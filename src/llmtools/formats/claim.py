@@ -7,6 +7,7 @@ has no locks (some network mounts), two runs on one output are not noticed.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import os
@@ -16,6 +17,7 @@ import stat
 import time
 from pathlib import Path
 
+from llmtools import signals
 from llmtools.errors import ResourceError
 
 TEMPORARY = ".llmtools-tmp"
@@ -41,9 +43,12 @@ class Claim:
         self.target = target
         self.temporary = temporary_for(target)
         self._handle: int | None = handle
+        self._process = os.getpid()
+        _held.add(self)
 
     def _let_go(self) -> None:
         # A second call must not close a descriptor that has become another file's.
+        _held.discard(self)
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
@@ -70,6 +75,21 @@ class Claim:
         _put_back(self.target)
         self._let_go()
 
+    def abandon_if_own(self) -> None:
+        """The same, unless this process is a fork of the one that made the claim."""
+        if self._process == os.getpid():
+            self.abandon()
+
+
+_held: set[Claim] = set()
+
+
+@atexit.register
+def _abandon_held() -> None:
+    """Let go of what an exception came in between claiming and filling: a signal comes anywhere."""
+    for claim in list(_held):
+        claim.abandon_if_own()
+
 
 def take_claim(path: str, *, is_directory: bool) -> Claim:
     """Claim an output; what a killed run left of it is cleared away.
@@ -80,22 +100,23 @@ def take_claim(path: str, *, is_directory: bool) -> Claim:
     temporary = temporary_for(target)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = _open_or_make(temporary, is_directory)
-        try:
-            lock(handle, path)
+        with signals.held():
+            handle = _open_or_make(temporary, is_directory)
+            try:
+                lock(handle, path)
+            except BaseException:
+                os.close(handle)
+                raise
             if not _is_at(handle, temporary):
                 # Its owner published or removed it between the opening and the lock.
                 os.close(handle)
                 continue
-            if stat.S_ISDIR(os.fstat(handle).st_mode) == is_directory:
-                _empty(temporary)
-                _put_back(target)
-                return Claim(target, handle)
-            remove(temporary)
-            os.close(handle)
-        except BaseException:
-            os.close(handle)
-            raise
+            claim = Claim(target, handle)
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == is_directory:
+            _empty(temporary)
+            _put_back(target)
+            return claim
+        claim.abandon()
 
 
 def check_claim(path: str) -> None:
