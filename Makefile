@@ -37,6 +37,7 @@ check: $(READY)
 # get an environment of their own.
 bench: $(READY)
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/dedup.py --data $(BENCH_DATA),@echo "dedup needs its corpus: make bench LLMTOOLS_TEST_DATA=DIR, see benchmarks/dedup.py")
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/lineage.py --data $(BENCH_DATA))
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
 

@@ -45,6 +45,7 @@ COMMANDS = {
     "generate": Command("run", "generate", "Generate text from prompts."),
     "serve": Command("run", "serve", "Serve a model over the OpenAI HTTP API."),
     "inspect": Command("look", "inspect", "Say what a file or directory is and holds."),
+    "why": Command("look", "why", "Say what became of a document on its way to an artefact."),
     "doctor": Command("look", "doctor", "Check versions, devices, extras and the PATH."),
 }
 

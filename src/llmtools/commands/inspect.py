@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmtools import terminal
 from llmtools.commands.common import command, make_app
+from llmtools.errors import AnswerIsNo
 
 app = make_app()
 
@@ -16,10 +18,20 @@ app = make_app()
 @command(
     app,
     "inspect",
-    examples=["llm inspect model.gguf", "llm inspect run/ --json | jq .last_metrics"],
+    examples=[
+        "llm inspect tuned.gguf --lineage",
+        "llm inspect run/ --json | jq .last_metrics",
+    ],
 )
 def inspect(
     path: Annotated[str, typer.Argument(help="Any artefact: data, model, run, results ...")],
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Walk from here back to the raw text.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Hash it and its lineage again; exit 1 where one changed."),
+    ] = False,
 ) -> None:
     """Say what a file or directory is and holds.
 
@@ -27,7 +39,11 @@ def inspect(
     runs, results and manifests; the manifest beside an artefact is shown with it.
     """
     from llmtools.formats.describe import describe
+    from llmtools.formats.lineage_text import printable
 
+    if lineage or check:
+        _show_lineage(path, check)
+        return
     description = describe(path)
     if description["kind"] == "tokenizer":
         from llmtools.tokenizer.load import load_tokenizer
@@ -36,7 +52,31 @@ def inspect(
     if terminal.display().json:
         terminal.emit_json(description)
     else:
-        terminal.emit_text("\n".join(_lines(_brief(description), 0)) + "\n")
+        lines = _lines(_brief(description), 0)
+        terminal.emit_text("".join(printable(line) + "\n" for line in lines))
+
+
+def _show_lineage(path: str, checks: bool) -> None:
+    from llmtools.data.extract import digest_again
+    from llmtools.formats.lineage import Source, Step, check, trace
+    from llmtools.formats.lineage_text import as_lines, as_object, printable
+
+    def hash_tree(step: Step, source: Source) -> str | None:
+        settings = step.record.get("settings")
+        return digest_again(step.folder / source.path, settings if settings else {})
+
+    root = trace(Path(path))
+    files = check(Path(path), root, hash_tree) if checks else []
+    by_state = {s: [f.path for f in files if f.state == s] for s in ("ok", "changed", "missing")}
+    if terminal.display().json:
+        terminal.emit_json({**as_object(path, root), **({"check": by_state} if checks else {})})
+    else:
+        terminal.emit_text("".join(printable(line) + "\n" for line in as_lines(path, root)))
+        if checks:
+            counts = ", ".join(f"{len(found):,} {state}" for state, found in by_state.items())
+            terminal.emit_text(f"checked {len(files):,} files: {counts}\n")
+    if by_state["changed"]:
+        raise AnswerIsNo(f"{path}: changed since it was recorded: {', '.join(by_state['changed'])}")
 
 
 def _brief(description: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +97,5 @@ def _lines(values: dict[str, Any], indent: int) -> list[str]:
         if isinstance(value, dict) and len(text) > 80:
             lines += [f"{' ' * indent}{key}:", *_lines(value, indent + 2)]
         else:
-            # Control characters of foreign text must not reach the terminal.
-            shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-            lines.append(f"{' ' * indent}{key}: {shown}")
+            lines.append(f"{' ' * indent}{key}: {text}")
     return lines

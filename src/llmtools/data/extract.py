@@ -13,9 +13,9 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import xxhash
@@ -161,6 +161,25 @@ def _write(
         "bytes": sum(source["bytes"] for source in recorder.inputs),
         "skipped": dict(passed.counts.most_common()),
     }
+
+
+def digest_again(argument: Path, settings: Mapping[str, Any]) -> str | None:
+    """The digest of an argument's files as they are now, under the settings of a manifest.
+
+    None where the argument is gone.
+    """
+    if not argument.exists():
+        return None
+    limit = settings.get("max_bytes")
+    again = ExtractSettings(
+        include=tuple(map(str, settings.get("include") or ())),
+        exclude=tuple(map(str, settings.get("exclude") or ())),
+        max_bytes=limit if isinstance(limit, int) else ExtractSettings().max_bytes,
+    )
+    digest = xxhash.xxh3_128()
+    for found in find_texts(str(argument), again, Passed()):
+        digest.update(found.data)
+    return digest.hexdigest()
 
 
 def document(found: Found, prefix: str) -> dict[str, Any]:

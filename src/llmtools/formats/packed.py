@@ -214,6 +214,17 @@ class PackedDataset:
     def __len__(self) -> int:
         return self.num_rows
 
+    def rows_of(self, document_id: int) -> tuple[np.ndarray, int]:
+        """The rows that hold a document (int64, rising), and how many of its tokens they hold."""
+        found, num_tokens, before = [np.empty(0, np.int64)], 0, 0
+        for shard in self._shards:
+            segments = np.flatnonzero(shard.document_ids == np.uint64(document_id))
+            rows = np.searchsorted(shard.segment_offsets, segments, side="right") - 1
+            found.append(before + np.unique(rows))
+            num_tokens += int(shard.segments[segments].sum(dtype=np.int64))
+            before += len(shard.input_ids)
+        return np.concatenate(found), num_tokens
+
     def row(self, index: int) -> PackedRow:
         """Row `index`, 0 <= index < num_rows."""
         if not 0 <= index < self.num_rows:
