@@ -7,27 +7,24 @@ module (and typer) is loaded when that command runs. Exit codes are listed in do
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
 
 from llmtools import __version__, signals, terminal
 from llmtools.errors import LLMToolsError, did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
 class Command:
     """One row of the command table; the module exports `app`, a typer application.
 
     verbs: the second words of a noun that owns several actions; empty for a plain command.
     """
 
-    group: str
-    module: str
-    summary: str
-    verbs: tuple[str, ...] = ()
+    __slots__ = ("group", "module", "summary", "verbs")
+
+    def __init__(self, group: str, module: str, summary: str, verbs: tuple[str, ...] = ()) -> None:
+        self.group, self.module, self.summary, self.verbs = group, module, summary, verbs
 
 
 COMMANDS = {
@@ -123,6 +120,8 @@ def run(argv: list[str]) -> int:
     show_traceback = "--traceback" in leading + rest or bool(os.environ.get("LLMTOOLS_TRACEBACK"))
 
     def invoke() -> None:
+        import importlib
+
         from llmtools.commands.common import run_typer
 
         module = importlib.import_module(f"llmtools.commands.{command.module}")

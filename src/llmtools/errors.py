@@ -12,8 +12,9 @@ Every message names what happened, where (file, line, key), the value, the limit
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LLMToolsError(Exception):
@@ -54,5 +55,7 @@ class InterruptedRun(LLMToolsError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to `name`, or '' when nothing is near."""
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+    from typing import Any
 
 # Clean-up takes milliseconds. A signal after this long finds it stuck and ends the process at once.
 GRACE_S = 2.0
@@ -37,14 +38,20 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@contextmanager
-def held() -> Iterator[None]:
+class held:
     """Signals wait until the block has ended, so that what it makes is known to the clean-up."""
-    global _num_holds, _waiting
-    _num_holds += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _num_holds
+        _num_holds += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _num_holds, _waiting
         _num_holds -= 1
         if _waiting is not None and not _num_holds:
             signum, _waiting = _waiting, None

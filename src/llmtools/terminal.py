@@ -1,33 +1,41 @@
 """What a person sees: notes, errors, progress, tables and JSON.
 
 stdout carries data only; everything here but `emit_json` and `emit_text` goes to stderr. This is
-the only module that asks whether a stream is a terminal. It loads the standard library alone;
-tqdm is imported when a bar is really drawn.
+the only module that asks whether a stream is a terminal. `llm --help` loads it, so it imports next
+to nothing: dataclasses, typing and json would be half of that command's time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Any, Literal
 
 LINE_INTERVAL_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
     """The global display flags (see docs/cli.md)."""
 
-    quiet: bool = False
-    verbose: bool = False
-    json: bool = False
-    color: bool = True
-    progress: Literal["auto", "always", "never"] = "auto"
+    __slots__ = ("color", "json", "progress", "quiet", "verbose")
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        json: bool = False,
+        color: bool = True,
+        progress: Literal["auto", "always", "never"] = "auto",
+    ) -> None:
+        self.quiet, self.verbose, self.json = quiet, verbose, json
+        self.color, self.progress = color, progress
 
 
 _display = Display()
@@ -35,8 +43,8 @@ _display = Display()
 
 def configure(**changes: Any) -> Display:
     """Set display flags for this process and return all of them."""
-    global _display
-    _display = replace(_display, **changes)
+    for name, value in changes.items():
+        setattr(_display, name, value)
     return _display
 
 
@@ -91,6 +99,8 @@ def error(message: str) -> None:
 
 def emit_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, floats at full precision."""
+    import json
+
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=True) + "\n")
     sys.stdout.flush()
 
@@ -170,18 +180,21 @@ class Progress:
         parts += [f"{k} {v}" for k, v in self.fields.items()]
         print(", ".join(parts), file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
         elif self._lines:
             self._print_line()
 
 
-@contextmanager
-def progress(label: str, total: int | None = None, unit: str = "it") -> Iterator[Progress]:
+def progress(label: str, total: int | None = None, unit: str = "it") -> Progress:
     """Progress on stderr: a bar on a terminal, plain lines with --progress always, else nothing."""
-    bar = Progress(label, total, unit)
-    try:
-        yield bar
-    finally:
-        bar.close()
+    return Progress(label, total, unit)
