@@ -55,8 +55,10 @@ GROUPS = {
 }
 
 # Flags every command has, so they may also stand before the command's name.
-GLOBAL_FLAGS = {"-q", "--quiet", "-v", "--verbose", "--json", "--no-color", "--traceback"}
-GLOBAL_VALUES = {"--progress"}
+GLOBAL_FLAGS = {
+    *("-q", "--quiet", "-v", "--verbose", "--json", "--no-color", "--traceback", "--show-config")
+}
+GLOBAL_VALUES = {"--progress", "--config"}
 
 
 def root_help() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import resource
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,13 +16,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from llmtools import cli, terminal
+from llmtools.commands.parsing import ClickException, SettingsCommand
 from llmtools.errors import UsageError
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
-
-# typer >= 0.29 carries its own copy of click; these are its classes, reached through public names.
-ClickException: type[Exception] = typer.BadParameter.__mro__[2]
-Abort = typer.Abort
 
 Inputs = Annotated[
     list[str] | None,
@@ -54,7 +53,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 
 _GLOBALS: dict[str, tuple[Any, Any]] = {
     "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="No notes, no progress.")], False),
-    "verbose": (Annotated[bool, typer.Option("-v", "--verbose", help="More notes.")], False),
+    "verbose": (
+        Annotated[bool, typer.Option("-v", "--verbose", help="Also time and memory.")],
+        False,
+    ),
     "as_json": (Annotated[bool, typer.Option("--json", help="Results as one JSON object.")], False),
     "no_color": (Annotated[bool, typer.Option("--no-color", help="No colour.")], False),
     "progress": (
@@ -63,6 +65,20 @@ _GLOBALS: dict[str, tuple[Any, Any]] = {
             typer.Option("--progress", help="Progress on stderr (auto: on a terminal)."),
         ],
         "auto",
+    ),
+    "config": (
+        Annotated[
+            str | None,
+            typer.Option("--config", help="Settings as TOML.  [default: ./llmtools.toml]"),
+        ],
+        None,
+    ),
+    "show_config": (
+        Annotated[
+            bool,
+            typer.Option("--show-config", help="Print the settings in force and their origin."),
+        ],
+        False,
     ),
     "traceback": (
         Annotated[bool, typer.Option("--traceback", help="Show Python tracebacks.")],
@@ -115,10 +131,17 @@ def command(
                 color=not given["no_color"],
                 progress=given["progress"],
             )
+            started_s = time.monotonic()
             try:
                 function(**values)
             except BrokenPipeError as fault:
                 raise _ReaderLeft from fault
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            terminal.detail(
+                f"{name}: {time.monotonic() - started_s:.1f} s,"
+                f" {usage.ru_utime + usage.ru_stime:.1f} s of CPU,"
+                f" {usage.ru_maxrss / 1024:.0f} MB of memory at most"
+            )
 
         parameters = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()
@@ -127,7 +150,8 @@ def command(
         run.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
         summary = inspect.getdoc(function) or cli.COMMANDS[name].summary
         shown = "\n".join(f"  {line}" for line in examples)
-        app.command(verb or name, help=f"{summary}\n\n\b\nExamples:\n{shown}")(run)
+        text = f"{summary}\n\n\b\nExamples:\n{shown}"
+        app.command(verb or name, cls=SettingsCommand, help=text)(run)
         return function
 
     return register
@@ -140,7 +164,7 @@ def run_typer(app: typer.Typer, program: str, arguments: list[str]) -> None:
         code = parser.main(args=arguments, prog_name=program, standalone_mode=False)
     except _ReaderLeft as fault:
         raise BrokenPipeError from fault
-    except Abort as fault:
+    except typer.Abort as fault:
         raise KeyboardInterrupt from fault
     except ClickException as fault:
         message = fault.format_message()  # type: ignore[attr-defined]
