@@ -8,6 +8,7 @@ to nothing: dataclasses, typing and json would be half of that command's time.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
 LINE_INTERVAL_S = 10.0
+# No path is this long; a value in a damaged file may be.
+_LONG_WORD = re.compile(r"\S{4200,}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Display:
@@ -89,12 +93,22 @@ def detail(message: str) -> None:
 
 def warn(message: str) -> None:
     """A warning; shown under --quiet too, because it says that something was not as asked."""
-    print(_paint("warning: ", "33") + message, file=sys.stderr)
+    print(_paint("warning: ", "33") + readable(message), file=sys.stderr)
 
 
 def error(message: str) -> None:
     """The one message of a command that failed."""
-    print(_paint("error: ", "31") + message, file=sys.stderr)
+    print(_paint("error: ", "31") + readable(message), file=sys.stderr)
+
+
+def readable(message: str) -> str:
+    """A message that quotes a file: long words cut, control characters spelled out.
+
+    Without it a damaged file could fill the screen, or send the terminal commands.
+    """
+    message = _LONG_WORD.sub(lambda word: f"{word[0][:300]}[{len(word[0]) - 300} more]", message)
+    message = _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], message)
+    return message.encode("utf-8", "backslashreplace").decode()
 
 
 def emit_json(value: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ subprocess. Run as a script it is the server; `Preloaded` starts and talks to on
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -149,6 +151,9 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)
+    _warm_up()
+    gc.collect()
+    gc.freeze()
     # The children's answers go this way; their own stdout is a file.
     answers = os.fdopen(os.dup(1), "w")
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -167,6 +172,18 @@ def _serve() -> None:
         _, status, used = os.wait4(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         _say(answers, {"code": code, "peak_bytes": used.ru_maxrss * 1024})
+
+
+def _warm_up() -> None:
+    """Load what commands load when they run: the parser's parts, compiled kernels."""
+    from llmtools import cli
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "documents.jsonl"
+        place.write_text('{"text": "a few words, and a few words"}\n' * 3)
+        for argv in (["filter", "--rules", "length", "--min-doc-words", "1"], ["dedup"]):
+            assert cli.run([*argv, str(place), "-q", "-o", os.devnull]) == 0
+    gc.enable()
 
 
 def _say(answers: Any, value: dict[str, Any]) -> None:

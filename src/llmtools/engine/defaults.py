@@ -35,9 +35,10 @@ def read_generation_defaults(model: Path) -> GenerationDefaults:
         return GenerationDefaults(sampling=Sampling(), stop_ids=frozenset())
     values = read_json_object(file)
     eos = values.get("eos_token_id")
-    stop_ids = frozenset(i for i in (eos if isinstance(eos, list) else [eos]) if i is not None)
-    if not all(isinstance(id, int) for id in stop_ids):
+    ids = [id for id in (eos if isinstance(eos, list) else [eos]) if id is not None]
+    if not all(isinstance(id, int) for id in ids):
         raise InputError(f"{file}: eos_token_id is {eos!r}, not an id or a list of ids")
+    stop_ids = frozenset(ids)
     given = {k: values[k] for k in SETTINGS if values.get(k) is not None}
     if not values.get("do_sample"):
         return GenerationDefaults(sampling=Sampling(), stop_ids=stop_ids)

@@ -72,13 +72,20 @@ _INTEGERS = (
 )
 
 
+# Beyond any model; a number above these is a damaged file, and would be built layer by layer.
+MAX_LAYERS = 10_000
+MAX_SIZE = 2**31 - 1
+_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
 def load_config(path: Path) -> ModelConfig:
     """Read a config.json; raises InputError naming the file and every key that is wrong."""
     try:
         values = json.loads(path.read_bytes())
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror}") from fault
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise InputError(f"{path}: not JSON: {fault}") from fault
     if not isinstance(values, dict):
         raise InputError(f"{path}: a model config is a JSON object")
@@ -88,7 +95,7 @@ def load_config(path: Path) -> ModelConfig:
 def config_from_hf(values: Mapping[str, Any], where: str) -> ModelConfig:
     """A ModelConfig from a Hugging Face config; all mistakes are reported in one InputError."""
     model_type = values.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         near = did_you_mean(str(model_type), FAMILIES)
         raise InputError(f"{where}: model_type {model_type!r} is not supported ({known}){near}")
@@ -120,7 +127,11 @@ def config_from_hf(values: Mapping[str, Any], where: str) -> ModelConfig:
         heads = taken["num_attention_heads"]
         if taken.get("num_key_value_heads") is None:
             taken["num_key_value_heads"] = heads
-        if taken.get("head_dim") is None and _is_positive(heads):
+        if (
+            taken.get("head_dim") is None
+            and _is_positive(heads)
+            and _is_positive(taken["hidden_size"])
+        ):
             taken["head_dim"] = taken["hidden_size"] // heads
         mistakes = _shape_mistakes(taken)
     if mistakes:
@@ -132,6 +143,17 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_positive_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < 1e38
+
+
+def _is_id(value: Any, *, is_list_allowed: bool) -> bool:
+    if isinstance(value, list) and is_list_allowed:
+        return all(_is_id(one, is_list_allowed=False) and one is not None for one in value)
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def _shape_mistakes(taken: Mapping[str, Any]) -> list[str]:
     mistakes = [
         f"{key} is {taken[key]!r}, not a positive integer"
@@ -140,11 +162,27 @@ def _shape_mistakes(taken: Mapping[str, Any]) -> list[str]:
     ]
     mistakes += [
         f"{key} is {taken[key]!r}, not a positive number"
-        for key in ("rms_norm_eps", "rope_theta")
-        if key in taken and not (isinstance(taken[key], int | float) and taken[key] > 0)
+        for key in ("rms_norm_eps", "rope_theta", "initializer_range")
+        if key in taken and not _is_positive_number(taken[key])
+    ]
+    mistakes += [
+        f"{key} is {taken[key]!r}, not true or false"
+        for key in _FLAGS
+        if not isinstance(taken.get(key, False), bool)
+    ]
+    mistakes += [
+        f"{key} is {taken[key]!r}, not a token id"
+        for key in _IDS
+        if not _is_id(taken.get(key), is_list_allowed=key == "eos_token_id")
     ]
     if mistakes:
         return mistakes
+    mistakes += [
+        f"{key} is {taken[key]}, above {limit}"
+        for key in _INTEGERS
+        if key in taken
+        and taken[key] > (limit := MAX_LAYERS if key == "num_hidden_layers" else MAX_SIZE)
+    ]
     heads, kv_heads = taken["num_attention_heads"], taken["num_key_value_heads"]
     if heads % kv_heads:
         mistakes.append(f"num_attention_heads {heads} is not a multiple of {kv_heads} kv heads")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -42,7 +43,8 @@ def load_model(
     if path.is_dir():
         config = load_config(path / "config.json")
         checkpoint = open_checkpoint(path)
-        return _fill(config, path, checkpoint.names(), checkpoint.load, device, dtype)
+        shapes = {name: checkpoint.shape(name) for name in checkpoint.names()}
+        return _fill(config, path, shapes, checkpoint.load, device, dtype)
     gguf = GGUFFile(path)
     config = config_from_hf(hf_config_from_gguf(gguf.metadata, gguf.tensors), str(path))
     gguf_names = {hf_name(name): name for name in gguf.tensors}
@@ -55,13 +57,15 @@ def load_model(
             values = unpermute_qk(values, config.num_key_value_heads)
         return torch.from_numpy(values)
 
-    return _fill(config, path, gguf_names, load, device, dtype)
+    shapes = {name: gguf.tensors[stored].shape for name, stored in gguf_names.items()}
+    return _fill(config, path, shapes, load, device, dtype)
 
 
 def empty_decoder(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> Decoder:
     """A decoder with uninitialised weights: built without memory, then allocated once."""
     with torch.device("meta"):
         decoder = Decoder(config)
+    _check_memory(decoder, torch.device(device), dtype)
     # Not Module.to_empty: that asks for meta tensors' strides, which imports sympy (0.3 s).
     for module in decoder.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -70,31 +74,49 @@ def empty_decoder(config: ModelConfig, device: torch.device | str, dtype: torch.
     return decoder
 
 
+def _check_memory(decoder: Decoder, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ResourceError for weights that this machine cannot hold, whatever else it does."""
+    if device.type != "cpu":
+        return
+    needed = sum(p.numel() for p in decoder.parameters()) * dtype.itemsize
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise ResourceError(
+            f"the weights need {needed / 1e9:.1f} GB of memory, this machine has"
+            f" {present / 1e9:.1f} GB; use a smaller model or another --device"
+        )
+
+
 def _fill(
     config: ModelConfig,
     path: Path,
-    names: Iterable[str],
+    shapes: Mapping[str, tuple[int, ...]],
     load: Callable[[str], torch.Tensor],
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> Decoder:
+    if config.num_hidden_layers > len(shapes):
+        raise InputError(
+            f"{path}: its config has {config.num_hidden_layers} layers, its files {len(shapes)}"
+            " tensors in all"
+        )
     with torch.device("meta"):
         expected = {name: p.shape for name, p in Decoder(config).named_parameters()}
-    found = set(names)
+    found = shapes.keys()
     missing = sorted(expected.keys() - found)
     surplus = sorted(n for n in found - expected.keys() if not n.endswith(REDUNDANT))
     if missing or surplus:
         parts = [f"missing {_some(missing)}"] * bool(missing)
         parts += [f"unexpected {_some(surplus)}"] * bool(surplus)
         raise InputError(f"{path}: its tensors do not fit its config: {'; '.join(parts)}")
+    for name, shape in expected.items():
+        if shapes[name] != tuple(shape):
+            both = f"{shapes[name]}, its config needs {tuple(shape)}"
+            raise InputError(f"{path}: tensor {name} has shape {both}")
     decoder = empty_decoder(config, device, dtype)
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
-            values = load(name)
-            if values.shape != parameter.shape:
-                shapes = f"{tuple(values.shape)}, its config needs {tuple(parameter.shape)}"
-                raise InputError(f"{path}: tensor {name} has shape {shapes}")
-            parameter.copy_(values)
+            parameter.copy_(load(name))
     return decoder.eval()
 
 

@@ -50,8 +50,11 @@ def read_state(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimi
     load_optimizer(model, optimizer, tensors, str(file.path))
     values = read_json_object(folder / PLACE)
     names = Place.__dataclass_fields__
-    if values.keys() != names.keys() or not all(isinstance(v, int) for v in values.values()):
-        raise InputError(f"{folder / PLACE}: needs {', '.join(names)} as integers, has {values}")
+    counts = [v for v in values.values() if type(v) is int and v >= 0]
+    if values.keys() != names.keys() or len(counts) != len(names):
+        raise InputError(f"{folder / PLACE}: needs {', '.join(names)} as counts, has {values}")
+    if checkpoint.name != f"step-{values['step']:06d}":
+        raise InputError(f"{folder / PLACE}: step {values['step']} in {checkpoint.name}")
     return Place(**values)
 
 
