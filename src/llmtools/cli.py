@@ -43,6 +43,7 @@ COMMANDS = {
     "serve": Command("run", "serve", "Serve a model over the OpenAI HTTP API."),
     "inspect": Command("look", "inspect", "Say what a file or directory is and holds."),
     "why": Command("look", "why", "Say what became of a document on its way to an artefact."),
+    "completion": Command("look", "completion", "Print a completion script for a shell."),
     "doctor": Command("look", "doctor", "Check versions, devices, extras and the PATH."),
 }
 
