@@ -14,8 +14,9 @@ from llmtools.formats.checkpoint import CONFIG, read_json_object
 from llmtools.formats.manifest import FILE_NAME as MANIFEST
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.model_path import ADAPTER_CONFIG, resolve_model
+from llmtools.model.config import ModelConfig
 from llmtools.model.decoder import Decoder
-from llmtools.model.load import load_model
+from llmtools.model.load import load_model, read_shape
 
 TOKENIZER = "tokenizer.json"
 MODEL_SUFFIXES = (".safetensors", ".json", ".gguf", ".jinja")
@@ -43,6 +44,21 @@ def load_any(
     decoder = load_model(base_model, device=device, dtype=dtype)
     merge(decoder, adapter, str(model / WEIGHTS))
     return decoder
+
+
+def shape_of(path: Path, *, base: Path | None = None) -> tuple[ModelConfig, int]:
+    """The config of any MODEL and the bytes its weights take in files, from headers.
+
+    An adapter has its base's config, and both files' bytes. raises: like load_any, but for values.
+    """
+    model = resolve_model(path)
+    if not is_adapter(model):
+        if base is not None:
+            raise InputError(f"{model} is not an adapter, so it has no base ({base})")
+        return read_shape(model)
+    read_adapter(model)
+    config, num_bytes = read_shape(base_of(model, base))
+    return config, num_bytes + (model / WEIGHTS).stat().st_size
 
 
 def is_adapter(model: Path) -> bool:

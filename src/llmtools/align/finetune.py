@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import xxhash
 
 from llmtools import terminal
-from llmtools.adapters.inject import inject_lora, target_modules
-from llmtools.adapters.load import is_adapter, load_any, record_model, tokenizer_path_for
+from llmtools.adapters.inject import adaptable_layers, inject_lora, target_modules
+from llmtools.adapters.load import is_adapter, load_any, record_model, shape_of, tokenizer_path_for
 from llmtools.adapters.lora import LoraConfig
 from llmtools.align.conversations import read_conversations
 from llmtools.align.sft import ConversationRows, encode_conversations, with_template
+from llmtools.config import Sections
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.manifest import FILE_NAME as MANIFEST
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.model_path import resolve_model
+from llmtools.model.config import ModelConfig
 from llmtools.model.decoder import Decoder
-from llmtools.model.load import pick_device
+from llmtools.model.load import empty_decoder, pick_device
 from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.loop import Job, train
@@ -28,6 +31,7 @@ from llmtools.train.model_files import AdapterModel, ModelFiles, WholeModel, gen
 from llmtools.train.pretrain import run_summary
 from llmtools.train.run_directory import RunDirectory, check_apart, open_run, run_sections
 from llmtools.train.settings import DType, Schedule, TrainSettings
+from llmtools.train.size import check_run_space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,23 +94,54 @@ class FinetuneInputs:
         )
 
 
-def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
-    """Train, or continue, a run whose directory becomes the model; returns its summary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run whose inputs have been checked; no weight of the model has been read.
 
-    raises: UsageError and InputError for what cannot be, before training; see train.loop.train.
+    lora: with its layers named. parameters: weights of the model; trained: those that learn;
+    stored: those that a checkpoint's model file holds. sections: of run.toml.
     """
+
+    device: torch.device
+    tokenizer: Tokenizer
+    config: ModelConfig
+    lora: LoraConfig | None
+    rows: ConversationRows
+    val_rows: ConversationRows | None
+    settings: TrainSettings
+    parameters: int
+    trained: int
+    recorder: Recorder
+    sections: Sections
+
+    @property
+    def stored(self) -> int:
+        return self.parameters if self.lora is None else self.trained
+
+
+def prepare(inputs: FinetuneInputs) -> Prepared:
+    """Check everything and read the conversations; raises like finetune."""
     _check(inputs)
     device = pick_device(inputs.device)
-    decoder = load_any(inputs.model)
+    config, _ = shape_of(inputs.model)
     tokenizer = with_template(load_tokenizer(tokenizer_path_for(inputs.model)))
-    if tokenizer.vocab_size > decoder.config.vocab_size:
+    if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"{tokenizer.where} has {tokenizer.vocab_size} ids, the model {inputs.model} has"
-            f" {decoder.config.vocab_size}"
+            f" {config.vocab_size}"
         )
-    lora = _full_lora(inputs, decoder)
+    shape = empty_decoder(config, "meta", torch.float32)
+    parameters = trained = sum(p.numel() for p in shape.parameters())
+    lora = _full_lora(inputs, shape)
+    if lora is not None:
+        layers = adaptable_layers(shape)
+        trained = sum(
+            lora.r * sum(layer.weight.shape)
+            for name, layer in layers.items()
+            if name.rpartition(".")[2] in lora.target_modules
+        )
     recorder = Recorder("finetune", {})
-    rows, val_rows, data = _read(inputs, tokenizer, decoder, recorder)
+    rows, val_rows, data = _read(inputs, tokenizer, config, recorder)
     settings = inputs.settings(rows.num_rows)
     if mistakes := settings.mistakes():
         raise UsageError("; ".join(mistakes))
@@ -115,27 +150,51 @@ def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
     model = {"path": str(inputs.model), "digest": digest, **_adapter_section(lora)}
     recorder.settings = {**settings.as_dict(), "model": model, "data": data}
     recorder.device = str(device)
-    sections = run_sections(settings.as_dict(), model, data, device)
-    with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
-        decoder = decoder.to(device)
-        if lora is not None:
-            inject_lora(decoder, lora, seed=inputs.seed)
+    ready = Prepared(
+        device=device,
+        tokenizer=tokenizer,
+        config=config,
+        lora=lora,
+        rows=rows,
+        val_rows=val_rows,
+        settings=settings,
+        parameters=parameters,
+        trained=trained,
+        recorder=recorder,
+        sections=run_sections(settings.as_dict(), model, data, device),
+    )
+    check_run_space(inputs.output, ready.stored, trained, settings)
+    return ready
+
+
+def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
+    """Train, or continue, a run whose directory becomes the model; returns its summary.
+
+    raises: UsageError and InputError for what cannot be, ResourceError for a disk too small, before
+    training; see train.loop.train.
+    """
+    ready = prepare(inputs)
+    decoder = load_any(inputs.model)
+    with open_run(inputs.output, ready.sections, resume=inputs.resume, force=inputs.force) as run:
+        decoder = decoder.to(ready.device)
+        if ready.lora is not None:
+            inject_lora(decoder, ready.lora, seed=inputs.seed)
         if run.is_published:
             terminal.note(f"{inputs.output} is finished")
             return run_summary(inputs.output, inputs.output, decoder)
-        _announce(decoder, rows, settings)
+        _announce(decoder, ready.rows, ready.settings)
         job = Job(
             decoder=decoder,
-            files=_files(inputs, decoder, lora, tokenizer),
-            rows=rows,
-            val_rows=val_rows,
-            settings=settings,
+            files=_files(inputs, decoder, ready.lora, ready.tokenizer),
+            rows=ready.rows,
+            val_rows=ready.val_rows,
+            settings=ready.settings,
             run=run,
-            recorder=recorder,
-            device=device,
+            recorder=ready.recorder,
+            device=ready.device,
             resume_command=inputs.resume_command,
         )
-        _publish(run, train(job), recorder)
+        _publish(run, train(job), ready.recorder)
     return run_summary(inputs.output, inputs.output, decoder)
 
 
@@ -187,10 +246,10 @@ def _adapter_section(lora: LoraConfig | None) -> dict[str, Any]:
 
 
 def _read(
-    inputs: FinetuneInputs, tokenizer: Tokenizer, decoder: Decoder, recorder: Recorder
+    inputs: FinetuneInputs, tokenizer: Tokenizer, config: ModelConfig, recorder: Recorder
 ) -> tuple[ConversationRows, ConversationRows | None, dict[str, Any]]:
     """Rows to train on, rows to validate on, and what names them in run.toml."""
-    limit = decoder.config.max_position_embeddings
+    limit = config.max_position_embeddings
     max_length = min(inputs.max_length or limit, limit)
 
     def encode(files: list[str]) -> tuple[ConversationRows, str]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -20,6 +20,9 @@ from llmtools.commands.parsing import ClickException, SettingsCommand
 from llmtools.errors import UsageError
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
+
+if TYPE_CHECKING:
+    from llmtools.plan.estimate import Plan
 
 Inputs = Annotated[
     list[str] | None,
@@ -39,6 +42,10 @@ OnErrorFlag = Annotated[
 ]
 Rejects = Annotated[
     str | None, typer.Option("--rejects", help="Write dropped documents here, with the reason.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("-n", "--dry-run", help="Check everything, print memory, disk and time, and end."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Threads = Annotated[
@@ -196,6 +203,14 @@ def report(summary: Mapping[str, Any], message: str) -> None:
         terminal.emit_json(summary)
     else:
         terminal.note(message)
+
+
+def show_plan(plan: Plan) -> None:
+    """What --dry-run asked for: the plan on stdout, as one JSON object with --json."""
+    if terminal.display().json:
+        terminal.emit_json(plan.to_json())
+    else:
+        terminal.emit_text(plan.to_text())
 
 
 def lean_process() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmtools.commands.common import (
+    DryRun,
     Force,
     IdKey,
     Inputs,
@@ -21,6 +22,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.formats.stream import STDIO
 
@@ -39,6 +41,7 @@ def dedup(
     inputs: Inputs = None,
     output: Output = STDIO,
     force: Force = False,
+    dry_run: DryRun = False,
     cluster_ids: Annotated[
         bool,
         typer.Option(
@@ -77,6 +80,23 @@ def dedup(
         text_key=text_key,
         id_key=id_key,
     )
+    if dry_run:
+        from llmtools.plan.data import plan_dedup
+
+        show_plan(
+            plan_dedup(
+                names,
+                output,
+                num_buckets=num_buckets,
+                keeps_ids=cluster_ids or rejects is not None,
+                rejects=rejects,
+                on_error=on_error,
+                text_key=text_key,
+                id_key=id_key,
+                force=force,
+            )
+        )
+        return
     counts = run(names, output, settings, rejects=rejects, on_error=on_error, force=force)
     report(
         counts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmtools.commands.common import (
+    DryRun,
     Force,
     Inputs,
     Output,
@@ -13,6 +14,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.formats.stream import STDIO
 
@@ -33,6 +35,7 @@ def detokenize(
     tokenizer: TokenizerPath,
     output: Output = STDIO,
     force: Force = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Decode token frames back to documents; a document's id is the hash that frames keep."""
     check_json_output(output)
@@ -41,5 +44,10 @@ def detokenize(
     from llmtools.data.decode import detokenize as run
     from llmtools.tokenizer.load import load_tokenizer
 
+    if dry_run:
+        from llmtools.plan.data import plan_detokenize
+
+        show_plan(plan_detokenize(names, output, load_tokenizer(tokenizer), force=force))
+        return
     counts = run(names, output, load_tokenizer(tokenizer), force=force)
     report(counts, f"detokenize: {counts['tokens']:,} tokens, {counts['documents']:,} documents")

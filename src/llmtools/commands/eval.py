@@ -11,11 +11,13 @@ from llmtools import terminal
 from llmtools.commands.common import (
     BaseModel,
     Device,
+    DryRun,
     Force,
     TextKey,
     Threads,
     command,
     make_app,
+    show_plan,
     use_threads,
 )
 from llmtools.errors import UsageError
@@ -58,6 +60,7 @@ def evaluate(
     base: BaseModel = None,
     text_key: TextKey = "text",
     force: Force = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -74,6 +77,22 @@ def evaluate(
     source = resolve_model(model)
     inputs = expand_inputs(documents)
     use_threads(threads)
+    if dry_run:
+        from llmtools.plan.model import plan_eval
+
+        show_plan(
+            plan_eval(
+                model,
+                inputs,
+                base=base,
+                device=device,
+                text_key=text_key,
+                context=context,
+                limit_tokens=limit_tokens,
+                output=output,
+            )
+        )
+        return
     settings = {"tasks": tasks, "context": context, "limit_tokens": limit_tokens}
     recorder = Recorder("eval", settings)
     places = [] if output is None else [output]

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import Force, Output, check_json_output, command, make_app, report
+from llmtools.commands.common import (
+    DryRun,
+    Force,
+    Output,
+    check_json_output,
+    command,
+    make_app,
+    report,
+    show_plan,
+)
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import STDIO
 
@@ -28,6 +37,7 @@ def extract(
     ],
     output: Output = STDIO,
     force: Force = False,
+    dry_run: DryRun = False,
     include: Annotated[
         list[str] | None,
         typer.Option("--include", help="Only files that match this glob; may be repeated."),
@@ -60,6 +70,11 @@ def extract(
     settings = ExtractSettings(
         include=tuple(include or ()), exclude=tuple(exclude or ()), max_bytes=max_bytes
     )
+    if dry_run:
+        from llmtools.plan.data import plan_extract
+
+        show_plan(plan_extract(paths, output, settings, rejects=rejects, force=force))
+        return
     counts = run(paths, output, settings, rejects=rejects, on_error=on_error, force=force)
     skipped = ", ".join(f"{reason} {count:,}" for reason, count in counts["skipped"].items())
     report(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmtools.commands.common import (
+    DryRun,
     Force,
     IdKey,
     Inputs,
@@ -20,6 +21,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import STDIO
@@ -50,6 +52,7 @@ def filter_(
     inputs: Inputs = None,
     output: Output = STDIO,
     force: Force = False,
+    dry_run: DryRun = False,
     rules: Annotated[
         str, typer.Option(help="Rules to apply, in this order: length, repetition, symbols.")
     ] = "length,repetition,symbols",
@@ -105,6 +108,21 @@ def filter_(
         dup_n_grams=dup,
         max_symbol_word_ratio=max_symbol_word_ratio,
     )
+    if dry_run:
+        from llmtools.plan.data import plan_filter
+
+        show_plan(
+            plan_filter(
+                names,
+                output,
+                rejects=rejects,
+                on_error=on_error,
+                text_key=text_key,
+                id_key=id_key,
+                force=force,
+            )
+        )
+        return
     counts = filter_documents(
         names,
         output,

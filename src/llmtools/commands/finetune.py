@@ -9,6 +9,7 @@ import typer
 
 from llmtools.commands.common import (
     Device,
+    DryRun,
     Force,
     Seed,
     Threads,
@@ -16,6 +17,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resume_command,
+    show_plan,
     use_threads,
 )
 from llmtools.errors import UsageError
@@ -100,6 +102,7 @@ def finetune(
         bool, typer.Option("--resume/--no-resume", help="Continue a matching unfinished run.")
     ] = True,
     force: Force = False,
+    dry_run: DryRun = False,
     seed: Seed = 1,
     device: Device = "auto",
     threads: Threads = None,
@@ -155,6 +158,11 @@ def finetune(
         force=force,
         resume_command=resume_command("llm"),
     )
+    if dry_run:
+        from llmtools.plan.train import plan_finetune
+
+        show_plan(plan_finetune(inputs))
+        return
     summary = run(inputs)
     losses = [f"{k} {summary[k]:.4f}" for k in ("loss", "val_loss") if k in summary]
     report(summary, f"finetune: step {summary['step']}, {', '.join(losses)}: {summary['model']}")

@@ -11,10 +11,12 @@ from llmtools import terminal
 from llmtools.commands.common import (
     BaseModel,
     Device,
+    DryRun,
     Threads,
     command,
     let_threads_sleep,
     make_app,
+    show_plan,
     use_threads,
 )
 from llmtools.errors import InputError, UsageError
@@ -74,6 +76,7 @@ def generate(
         typer.Option("--jsonl", help="One request a line from stdin, one result a line out."),
     ] = False,
     base: BaseModel = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -107,14 +110,29 @@ def generate(
 
     # A value out of range is refused before the model is read.
     Sampling(**{k: v for k, v in settings.items() if k in Sampling.__slots__ and v is not None})
+    if dry_run:
+        from llmtools.plan.model import plan_generate
+
+        def prompt_ids(tokenizer: Any) -> list[int]:
+            assert prompt is not None
+            return encode_prompt(tokenizer, _messages(system, prompt) if chat else prompt)
+
+        show_plan(
+            plan_generate(
+                model,
+                base=base,
+                device=device,
+                prompt_ids=None if prompt is None else prompt_ids,
+                max_tokens=max_tokens or DEFAULT_MAX_TOKENS,
+            )
+        )
+        return
     text = "" if jsonl else _read_stdin() if prompt is None else prompt
     loaded = load_engine(model, base=base, device=device)
     if jsonl:
         _run_lines(loaded, settings)
         return
-    before = [] if system is None else [{"role": "system", "content": system}]
-    messages = [*before, {"role": "user", "content": text}]
-    ids = encode_prompt(loaded.tokenizer, messages if chat else text)
+    ids = encode_prompt(loaded.tokenizer, _messages(system, text) if chat else text)
     request = loaded.request("prompt", ids, settings, DEFAULT_MAX_TOKENS)
     streams = not terminal.display().json
     for output in loaded.engine.run([request]):
@@ -126,6 +144,11 @@ def generate(
         terminal.emit_text("" if done.text.endswith("\n") else "\n")
     else:
         terminal.emit_json(done.to_json())
+
+
+def _messages(system: str | None, text: str) -> list[dict[str, str]]:
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [*before, {"role": "user", "content": text}]
 
 
 def _read_stdin() -> str:

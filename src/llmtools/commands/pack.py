@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from llmtools.commands.common import (
+    DryRun,
     Force,
     IdKey,
     Inputs,
@@ -19,6 +20,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import STDIO
@@ -53,6 +55,7 @@ def pack(
         typer.Option("--strategy", help="concat: documents end to end, cut where a row is full."),
     ] = "concat",
     force: Force = False,
+    dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
@@ -75,6 +78,21 @@ def pack(
         encode=EncodeSettings(text_key=text_key, id_key=id_key),
     )
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
+    if dry_run:
+        from llmtools.plan.data import plan_pack
+
+        show_plan(
+            plan_pack(
+                names,
+                output,
+                settings,
+                tokenizer=loaded,
+                rejects=rejects,
+                on_error=on_error,
+                force=force,
+            )
+        )
+        return
     totals = run(
         names,
         output,

@@ -9,6 +9,7 @@ import typer
 
 from llmtools.commands.common import (
     Device,
+    DryRun,
     Force,
     Seed,
     Threads,
@@ -16,6 +17,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resume_command,
+    show_plan,
     use_threads,
 )
 
@@ -77,6 +79,7 @@ def pretrain(
         bool, typer.Option("--resume/--no-resume", help="Continue a matching unfinished run.")
     ] = True,
     force: Force = False,
+    dry_run: DryRun = False,
     seed: Seed = 1,
     device: Device = "auto",
     threads: Threads = None,
@@ -122,6 +125,11 @@ def pretrain(
         force=force,
         resume_command=resume_command("llm"),
     )
+    if dry_run:
+        from llmtools.plan.train import plan_pretrain
+
+        show_plan(plan_pretrain(inputs, settings))
+        return
     summary = run(inputs, settings)
     losses = [f"{k} {summary[k]:.4f}" for k in ("loss", "val_loss") if k in summary]
     report(summary, f"pretrain: step {summary['step']}, {', '.join(losses)}: {summary['model']}")

@@ -15,10 +15,12 @@ from llmtools import terminal
 from llmtools.commands.common import (
     BaseModel,
     Device,
+    DryRun,
     Force,
     Threads,
     command,
     make_app,
+    show_plan,
     use_threads,
 )
 from llmtools.errors import InputError, UsageError
@@ -55,6 +57,7 @@ def quantize(
     ] = None,
     base: BaseModel = None,
     force: Force = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -75,6 +78,23 @@ def quantize(
         raise UsageError(f"{output} is a directory; name the GGUF file to write")
     check_output(output, force=force)
     use_threads(threads)
+    if dry_run:
+        from llmtools.formats.stream import expand_inputs
+        from llmtools.plan.model import plan_quantize
+
+        texts = expand_inputs(documents or [])
+        show_plan(
+            plan_quantize(
+                model,
+                output,
+                scheme,
+                base=base,
+                device=device,
+                documents=texts,
+                limit_tokens=limit_tokens,
+            )
+        )
+        return
     source = resolve_model(model)
     recorder = Recorder(
         "quantize", {"method": method, "scheme": scheme, "limit_tokens": limit_tokens}

@@ -11,10 +11,12 @@ from llmtools import terminal
 from llmtools.commands.common import (
     BaseModel,
     Device,
+    DryRun,
     Threads,
     command,
     let_threads_sleep,
     make_app,
+    show_plan,
     use_threads,
 )
 
@@ -49,6 +51,7 @@ def serve(
         typer.Option("--name", help="The model's id in the API.  [default: MODEL's last part]"),
     ] = None,
     base: BaseModel = None,
+    dry_run: DryRun = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -68,6 +71,12 @@ def serve(
 
     keys = [] if api_key_file is None else read_api_keys(api_key_file)
     listener = open_socket(host, port)
+    if dry_run:
+        from llmtools.plan.model import plan_serve
+
+        listener.close()
+        show_plan(plan_serve(model, base=base, device=device, max_batch=max_batch))
+        return
     if not keys and host not in LOCAL:
         terminal.warn(f"anyone who reaches {host} may use this server; add --api-key-file")
     loaded = load_engine(model, base=base, device=device, max_batch=max_batch)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmtools.commands.common import (
+    DryRun,
     Force,
     IdKey,
     Inputs,
@@ -20,6 +21,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.formats.stream import STDIO
 
@@ -52,6 +54,7 @@ def tokenize(
         bool, typer.Option("--parse-special", help="Special tokens inside a text are tokens.")
     ] = False,
     force: Force = False,
+    dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
@@ -73,6 +76,21 @@ def tokenize(
         text_key=text_key,
         id_key=id_key,
     )
+    if dry_run:
+        from llmtools.plan.data import plan_tokenize
+
+        show_plan(
+            plan_tokenize(
+                names,
+                output,
+                load_tokenizer(tokenizer),
+                settings,
+                rejects=rejects,
+                on_error=on_error,
+                force=force,
+            )
+        )
+        return
     counts = run(
         names,
         output,

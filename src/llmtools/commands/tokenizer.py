@@ -9,6 +9,7 @@ import typer
 
 from llmtools import terminal
 from llmtools.commands.common import (
+    DryRun,
     Force,
     Inputs,
     OnErrorFlag,
@@ -19,6 +20,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import claim_outputs, open_output
@@ -55,6 +57,7 @@ def train(
         str, typer.Option("--special-tokens", help="Comma-separated, first ids first.")
     ] = "<|endoftext|>,<|im_start|>,<|im_end|>",
     force: Force = False,
+    dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
@@ -71,6 +74,21 @@ def train(
 
     specials = special_tokens.split(",") if special_tokens else []
     check_vocab_size(vocab_size, specials)
+    if dry_run:
+        from llmtools.plan.data import plan_tokenizer_train
+
+        show_plan(
+            plan_tokenizer_train(
+                names,
+                output,
+                rejects=rejects,
+                on_error=on_error,
+                text_key=text_key,
+                vocab_size=vocab_size,
+                force=force,
+            )
+        )
+        return
     settings = {"vocab_size": vocab_size, "pattern": pattern, "special_tokens": specials}
     recorder = Recorder("tokenizer train", settings)
     with (

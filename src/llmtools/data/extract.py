@@ -215,17 +215,23 @@ def _prefix(argument: str) -> str:
 
 def find_texts(argument: str, settings: ExtractSettings, passed: Passed) -> Iterator[Found]:
     """The text files at or below one argument, in order; `passed` counts the others."""
-    if os.path.isdir(argument):
-        files = _walk(argument, settings, passed)
-    else:
-        files = iter([(argument, os.path.basename(argument))])
-    for file, path in files:
+    for file, path in find_files(argument, settings, passed):
         data, fault = _read(file, settings.max_bytes)
         text, fault = ("", fault) if fault else _decode(data)
         if fault is None:
             yield Found(_readable(path), text, data)
         else:
             passed.drop(file, path, fault)
+
+
+def find_files(
+    argument: str, settings: ExtractSettings, passed: Passed
+) -> Iterator[tuple[str, str]]:
+    """(path to open, path below the argument) of the files at or below it, none of them read."""
+    if os.path.isdir(argument):
+        yield from _walk(argument, settings, passed)
+    else:
+        yield argument, os.path.basename(argument)
 
 
 def _walk(root: str, settings: ExtractSettings, passed: Passed) -> Iterator[tuple[str, str]]:

@@ -60,11 +60,41 @@ def write_gguf(
     its type.
     raises: InputError for a tensor whose values do not fit its type.
     """
-    types = dict(metadata_types or {})
+    head = _header(metadata, tensors, metadata_types or {})
+    alignment = _alignment(metadata)
+    with open_output(path, force=force, is_binary=True, compress=False) as out:
+        out.write(head)
+        for tensor in tensors:
+            _write_tensor(out, tensor, alignment)
+    return out
+
+
+def gguf_bytes(
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorSource],
+    *,
+    metadata_types: Mapping[str, ValueType] | None = None,
+) -> int:
+    """The size of the file that write_gguf would write; no tensor is produced."""
+    alignment = _alignment(metadata)
+    padded = (tensor.num_bytes + -tensor.num_bytes % alignment for tensor in tensors)
+    return len(_header(metadata, tensors, metadata_types or {})) + sum(padded)
+
+
+def _alignment(metadata: Mapping[str, Any]) -> int:
+    return int(metadata.get(ALIGNMENT_KEY, ALIGNMENT))
+
+
+def _header(
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorSource],
+    types: Mapping[str, ValueType],
+) -> bytes:
+    """All bytes before the first tensor's."""
     header = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
         header += [_string(key), _typed(value, types.get(key))]
-    alignment = int(metadata.get(ALIGNMENT_KEY, ALIGNMENT))
+    alignment = _alignment(metadata)
     offset = 0
     for tensor in tensors:
         rank = len(tensor.shape)
@@ -76,11 +106,7 @@ def write_gguf(
         offset += tensor.num_bytes
         offset += -offset % alignment
     head = b"".join(header)
-    with open_output(path, force=force, is_binary=True, compress=False) as out:
-        out.write(head + bytes(-len(head) % alignment))
-        for tensor in tensors:
-            _write_tensor(out, tensor, alignment)
-    return out
+    return head + bytes(-len(head) % alignment)
 
 
 def _write_tensor(out: OutputStream, tensor: TensorSource, alignment: int) -> None:

@@ -33,6 +33,25 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
+def read_shape(path: Path) -> tuple[ModelConfig, int]:
+    """The config of a model directory or GGUF file, and the bytes of its weights, from headers.
+
+    Raises InputError like load_model for what does not fit, but for the weights' values.
+    """
+    if path.is_dir():
+        config = load_config(path / "config.json")
+        checkpoint = open_checkpoint(path)
+        shapes = {name: checkpoint.shape(name) for name in checkpoint.names()}
+        num_bytes = sum(map(checkpoint.num_bytes, checkpoint.names()))
+    else:
+        gguf = GGUFFile(path)
+        config = config_from_hf(hf_config_from_gguf(gguf.metadata, gguf.tensors), str(path))
+        shapes = {hf_name(name): tensor.shape for name, tensor in gguf.tensors.items()}
+        num_bytes = sum(tensor.num_bytes for tensor in gguf.tensors.values())
+    _check_shapes(config, path, shapes)
+    return config, num_bytes
+
+
 def load_model(
     path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Decoder:
@@ -87,6 +106,12 @@ def _check_memory(decoder: Decoder, device: torch.device, dtype: torch.dtype) ->
         )
 
 
+def count_parameters(config: ModelConfig) -> int:
+    """How many weights a decoder of this shape has."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in Decoder(config).parameters())
+
+
 def _fill(
     config: ModelConfig,
     path: Path,
@@ -95,6 +120,16 @@ def _fill(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> Decoder:
+    _check_shapes(config, path, shapes)
+    decoder = empty_decoder(config, device, dtype)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            parameter.copy_(load(name))
+    return decoder.eval()
+
+
+def _check_shapes(config: ModelConfig, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises InputError where the tensors of some files are not those that a config has."""
     if config.num_hidden_layers > len(shapes):
         raise InputError(
             f"{path}: its config has {config.num_hidden_layers} layers, its files {len(shapes)}"
@@ -113,11 +148,6 @@ def _fill(
         if shapes[name] != tuple(shape):
             both = f"{shapes[name]}, its config needs {tuple(shape)}"
             raise InputError(f"{path}: tensor {name} has shape {both}")
-    decoder = empty_decoder(config, device, dtype)
-    with torch.no_grad():
-        for name, parameter in decoder.named_parameters():
-            parameter.copy_(load(name))
-    return decoder.eval()
 
 
 def _some(names: list[str]) -> str:

@@ -15,7 +15,7 @@ from llmtools import terminal
 from llmtools.errors import InputError
 from llmtools.formats.block_codecs import DECODABLE, Floats
 from llmtools.formats.checkpoint import Checkpoint, open_checkpoint, read_config
-from llmtools.formats.gguf import GGUFFile
+from llmtools.formats.gguf import GGUFFile, ValueType
 from llmtools.formats.gguf_names import (
     gguf_metadata_from_hf_config,
     gguf_name,
@@ -24,9 +24,10 @@ from llmtools.formats.gguf_names import (
     permute_qk,
 )
 from llmtools.formats.gguf_vocab import vocabulary_metadata
-from llmtools.formats.gguf_writer import TensorSource, write_gguf
+from llmtools.formats.gguf_writer import TensorSource, gguf_bytes, write_gguf
 from llmtools.formats.manifest import KEY
 from llmtools.formats.model_path import CONFIG
+from llmtools.formats.space import check_space
 from llmtools.formats.stream import OutputStream
 from llmtools.quant.rtn import FILE_TYPES, Scheme, is_fallback, stored_type
 
@@ -50,17 +51,30 @@ class Export:
         return 8 * self.weight_bytes / self.num_parameters
 
 
-def export_gguf(
-    model: Path, output: str, scheme: Scheme, *, manifest: str | None = None, force: bool = False
-) -> Export:
-    """Write `model` (a resolved model directory or GGUF file) as a GGUF file, tensor by tensor.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A file that can be written: its metadata, and where each tensor comes from."""
 
-    manifest: the id of the manifest that describes the file, kept inside it.
-    raises: InputError for a model that is no Llama, lacks weights or holds values that do not fit.
-    """
+    metadata: dict[str, Any]
+    sources: list[TensorSource]
+    types: dict[str, ValueType] | None
+    bytes_before: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file."""
+        return gguf_bytes(self.metadata, self.sources, metadata_types=self.types)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(prod(s.shape) for s in self.sources)
+
+
+def prepare_export(model: Path, scheme: Scheme, *, manifest: str | None = None) -> Prepared:
+    """Everything about an export but the weights' values; raises like export_gguf."""
+    types = None
     if model.is_dir():
         metadata, sources, bytes_before = _from_directory(model, scheme)
-        types = None
     else:
         file = GGUFFile(model)
         metadata, sources = _from_gguf(file, scheme)
@@ -75,12 +89,29 @@ def export_gguf(
         terminal.warn(
             f"{len(kept)} matrices stay F16, their rows are not whole blocks of 32: {_some(kept)}"
         )
+    return Prepared(metadata=metadata, sources=sources, types=types, bytes_before=bytes_before)
+
+
+def export_gguf(
+    model: Path, output: str, scheme: Scheme, *, manifest: str | None = None, force: bool = False
+) -> Export:
+    """Write `model` (a resolved model directory or GGUF file) as a GGUF file, tensor by tensor.
+
+    manifest: the id of the manifest that describes the file, kept inside it.
+    raises: InputError for a model that is no Llama, lacks weights or holds values that do not fit,
+    ResourceError where the file would not fit on its disk.
+    """
+    ready = prepare_export(model, scheme, manifest=manifest)
+    sources = ready.sources
+    check_space(output, ready.num_bytes)
     with _counted(sources) as counted:
-        stream = write_gguf(output, metadata, counted, metadata_types=types, force=force)
+        stream = write_gguf(
+            output, ready.metadata, counted, metadata_types=ready.types, force=force
+        )
     return Export(
         stream=stream,
-        num_parameters=sum(prod(s.shape) for s in sources),
-        bytes_before=bytes_before,
+        num_parameters=ready.num_parameters,
+        bytes_before=ready.bytes_before,
         bytes_after=stream.num_bytes,
         weight_bytes=sum(s.num_bytes for s in sources),
         types=dict(Counter(s.type_name for s in sources)),

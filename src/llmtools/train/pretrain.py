@@ -11,7 +11,8 @@ import torch
 import xxhash
 
 from llmtools import terminal
-from llmtools.adapters.load import TOKENIZER, load_any, record_model
+from llmtools.adapters.load import TOKENIZER, load_any, record_model, shape_of
+from llmtools.config import Sections
 from llmtools.errors import UsageError
 from llmtools.formats.describe_run import describe_run
 from llmtools.formats.manifest import Recorder
@@ -19,7 +20,7 @@ from llmtools.formats.model_path import resolve_model
 from llmtools.formats.packed import PATTERN, PackedDataset
 from llmtools.model.config import ModelConfig, load_config
 from llmtools.model.decoder import Decoder
-from llmtools.model.load import empty_decoder, pick_device
+from llmtools.model.load import count_parameters, empty_decoder, pick_device
 from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.data import ShardRows
@@ -27,6 +28,7 @@ from llmtools.train.loop import Job, train
 from llmtools.train.model_files import WholeModel, generation_settings
 from llmtools.train.run_directory import check_apart, open_run, run_sections
 from llmtools.train.settings import TrainSettings
+from llmtools.train.size import check_run_space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +51,25 @@ class PretrainInputs:
     resume_command: str
 
 
-def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
-    """Train, or continue, a run; returns its summary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run whose inputs have been checked; no weight of --init has been read.
 
-    raises: UsageError listing everything about the inputs that does not fit, InputError for a
-    damaged one; for the rest see train.loop.train.
+    sections: of run.toml. parameters: weights of the model, all of which are trained.
     """
+
+    device: torch.device
+    dataset: PackedDataset
+    val: PackedDataset | None
+    tokenizer: Tokenizer | None
+    config: ModelConfig
+    parameters: int
+    recorder: Recorder
+    sections: Sections
+
+
+def prepare(inputs: PretrainInputs, settings: TrainSettings) -> Prepared:
+    """Check everything; raises like pretrain."""
     device = pick_device(inputs.device)
     if (inputs.model_config is None) == (inputs.init is None):
         raise UsageError("give either --model-config (random weights) or --init (a model's)")
@@ -63,8 +78,10 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
     dataset = PackedDataset(inputs.packed)
     val = None if inputs.val is None else PackedDataset(inputs.val)
     tokenizer = _tokenizer(inputs)
-    start = None if inputs.init is None else load_any(inputs.init)
-    config = start.config if start else _config(inputs.model_config, dataset)
+    if inputs.init is None:
+        config = _config(inputs.model_config, dataset)
+    else:
+        config, _ = shape_of(inputs.init)
     mistakes = [
         *settings.mistakes(),
         *_data_mistakes(dataset, config),
@@ -89,18 +106,40 @@ def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
         recorder.read_path(Path(tokenizer.where))
     recorder.device = str(device)
     recorder.settings |= {"data": data_section, "model": model_section}
-    sections = run_sections(settings.as_dict(), model_section, data_section, device)
-    with open_run(inputs.output, sections, resume=inputs.resume, force=inputs.force) as run:
-        decoder = start.to(device) if start else _random(config, settings.seed, device)
-        _announce(decoder, dataset, settings, tokenizer)
+    parameters = count_parameters(config)
+    check_run_space(inputs.output, parameters, parameters, settings)
+    return Prepared(
+        device=device,
+        dataset=dataset,
+        val=val,
+        tokenizer=tokenizer,
+        config=config,
+        parameters=parameters,
+        recorder=recorder,
+        sections=run_sections(settings.as_dict(), model_section, data_section, device),
+    )
+
+
+def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
+    """Train, or continue, a run; returns its summary.
+
+    raises: UsageError listing everything about the inputs that does not fit, InputError for a
+    damaged one, ResourceError for a disk too small; for the rest see train.loop.train.
+    """
+    ready = prepare(inputs, settings)
+    start = None if inputs.init is None else load_any(inputs.init)
+    with open_run(inputs.output, ready.sections, resume=inputs.resume, force=inputs.force) as run:
+        device = ready.device
+        decoder = start.to(device) if start else _random(ready.config, settings.seed, device)
+        _announce(decoder, ready.dataset, settings, ready.tokenizer)
         job = Job(
             decoder=decoder,
-            files=WholeModel(decoder, tokenizer, _generation(inputs)),
-            rows=ShardRows(dataset),
-            val_rows=None if val is None else ShardRows(val),
+            files=WholeModel(decoder, ready.tokenizer, _generation(inputs)),
+            rows=ShardRows(ready.dataset),
+            val_rows=None if ready.val is None else ShardRows(ready.val),
             settings=settings,
             run=run,
-            recorder=recorder,
+            recorder=ready.recorder,
             device=device,
             resume_command=inputs.resume_command,
         )

@@ -172,6 +172,18 @@ def check_apart(output: Path, inputs: Iterable[Path | None]) -> None:
             raise UsageError(f"{output} holds the input {path}; choose another output")
 
 
+def check_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> None:
+    """Raises what open_run would for this directory, and changes nothing."""
+    if not path.is_dir():
+        check_output(str(path), force=force)
+        return
+    handle = lock_directory(path)
+    try:
+        _check(path, sections, resume=resume, force=force)
+    finally:
+        os.close(handle)
+
+
 def open_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> RunDirectory:
     """Make a run's directory, or take up the one that is there.
 
@@ -194,6 +206,16 @@ def open_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> Ru
 
 def _prepare(path: Path, sections: Sections, *, resume: bool, force: bool) -> None:
     """Check a locked directory and leave in it only what the run continues from."""
+    has_progress = _check(path, sections, resume=resume, force=force)
+    remove_leftovers(path)
+    if not has_progress or force:
+        for entry in path.iterdir() if force else _own_entries(path):
+            remove(entry)
+        write_file(path / SETTINGS, format_toml(sections).encode())
+
+
+def _check(path: Path, sections: Sections, *, resume: bool, force: bool) -> bool:
+    """Whether a directory holds a run that has come somewhere; raises where it cannot be taken."""
     visible = [p for p in path.iterdir() if not p.name.startswith(".")]
     is_ours = (path / SETTINGS).is_file()
     has_progress = is_ours and ((path / LATEST).is_file() or _is_published(path))
@@ -204,11 +226,7 @@ def _prepare(path: Path, sections: Sections, *, resume: bool, force: bool) -> No
             raise UsageError(f"{path} holds a run; --resume continues it, -f starts over")
         if has_progress:
             _check_same(path, sections)
-    remove_leftovers(path)
-    if not has_progress or force:
-        for entry in path.iterdir() if force else _own_entries(path):
-            remove(entry)
-        write_file(path / SETTINGS, format_toml(sections).encode())
+    return has_progress
 
 
 def _own_entries(path: Path) -> list[Path]:

@@ -1,0 +1,423 @@
+"""Plans of the data commands: the checks of a real run, then memory, disk and time.
+
+Throughput and memory were measured with the prose corpus (31 MB of JSON lines, 11,580 documents) on
+a shared 2-core Zen 4 machine; see docs/log.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmtools.data.encode import FILE_FRAME_BYTES, EncodeSettings, frame_vocabulary
+from llmtools.data.extract import ExtractSettings, Passed, expand_arguments, find_files
+from llmtools.errors import InputError, UsageError
+from llmtools.formats.packed import SHARD_BYTES
+from llmtools.formats.skips import OnError, check_rejects
+from llmtools.formats.stream import STDIO, bare_suffix, check_outputs
+from llmtools.formats.tokens import Agreement
+from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
+from llmtools.plan.inputs import (
+    Frames,
+    Sample,
+    first_vocabulary,
+    holds_frames,
+    measure_frames,
+    measure_inputs,
+    sample_documents,
+)
+from llmtools.tokenizer.tokenizer import Tokenizer
+
+MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a data command takes: seconds to start, input bytes a second, bytes of memory."""
+
+    start_s: float
+    rate: float
+    memory: float
+
+
+# start-up, MB/s of decompressed input, MB at its peak on batches of full size.
+COSTS = {
+    "extract": Cost(0.2, 100 * MB, 34 * MB),
+    "filter": Cost(0.5, 20 * MB, 225 * MB),
+    "dedup": Cost(0.5, 60 * MB, 180 * MB),
+    "tokenizer train": Cost(0.3, 6 * MB, 65 * MB),
+    "tokenize": Cost(0.3, 5 * MB, 75 * MB),
+    "detokenize": Cost(0.3, 11 * MB, 66 * MB),
+    "pack": Cost(0.3, 45 * MB, 55 * MB),
+}
+MEASURED = "throughput measured on a 2-core machine"
+# A batch of a million characters with all that the tokenizer says and remembers of it; reached only
+# after so many bytes of input.
+ENCODE_BATCH = 220 * MB
+ENCODE_GROWTH = 10 * MB
+# Of each document dedup keeps, beside its bucket keys: digest, length, parent, and room to sort.
+DEDUP_DOCUMENT = 280
+DEDUP_ID = 64
+# Copies of a shard's rows while it is written: the rows, the array, its bytes, the block.
+SHARD_COPIES = 5
+
+
+def _time(command: str, content: int | None) -> Estimate:
+    if content is None:
+        return UNKNOWN_INPUT
+    cost = COSTS[command]
+    return Estimate(value=cost.start_s + content / cost.rate, basis=f"input size, {MEASURED}")
+
+
+def _facts(names: Sequence[str], content: int | None, **more: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {"inputs": len(names)}
+    if content is not None:
+        facts["input_bytes"] = content
+    return facts | {key: value for key, value in more.items() if value is not None}
+
+
+def _outputs(output: str, rejects: str | None) -> list[str]:
+    return [output] if rejects is None else [output, rejects]
+
+
+def _check_files(paths: list[str], *, force: bool) -> None:
+    """Refuse outputs that a run would refuse, directories where it writes files among them."""
+    check_outputs(paths, force=force)
+    for path in paths:
+        if os.path.isdir(path):
+            raise UsageError(f"{path} is a directory; name a file")
+
+
+def plan_extract(
+    paths: list[str],
+    output: str,
+    settings: ExtractSettings,
+    *,
+    rejects: str | None,
+    force: bool,
+) -> Plan:
+    """Walks the tree and asks for the sizes of files; reads none."""
+    arguments = expand_arguments(paths)
+    _check_files(_outputs(output, rejects), force=force)
+    passed = Passed()
+    sizes = []
+    for argument in arguments:
+        for file, _ in find_files(argument, settings, passed):
+            size = os.stat(file).st_size if os.path.isfile(file) else 0
+            if size <= settings.max_bytes:
+                sizes.append(size)
+    if not sizes:
+        raise InputError(f"{', '.join(paths)}: no file to read here")
+    total = sum(sizes)
+    cost = COSTS["extract"]
+    return Plan(
+        command="extract",
+        # A file is in memory as bytes, text, JSON and block.
+        memory=Estimate(value=cost.memory + 8 * max(sizes), basis="the largest file"),
+        disk=_disk(
+            Estimate(value=1.05 * total, basis="file sizes; at most, if all are text"), output
+        ),
+        time=_time("extract", total),
+        outputs=_outputs(output, rejects),
+        facts={"files": len(sizes), "input_bytes": total, "largest_file": max(sizes)},
+    )
+
+
+def _disk(estimate: Estimate, output: str) -> Estimate:
+    """Nothing where the output is a pipe."""
+    return Estimate(value=0, basis="stdout") if output == STDIO else estimate
+
+
+def _plan_documents(
+    command: str,
+    names: Sequence[str],
+    outputs: list[str],
+    sample: Sample,
+    memory_of: Any,
+) -> Plan:
+    """The plan of a command whose output is documents, at most all that came in."""
+    sizes = measure_inputs(names)
+    documents = None
+    disk = memory = UNKNOWN_INPUT
+    if sizes.content is not None:
+        documents = round(sample.documents_in(sizes.content)) if sample.raw else 0
+        share = sample.stored_share(outputs[0])
+        basis = f"at most, if every document stays; {sizes.basis}"
+        disk = Estimate(value=share * sizes.content, basis=basis)
+        memory = memory_of(documents, sizes.basis)
+    elif command == "filter":
+        memory = memory_of(0, "")
+    return Plan(
+        command=command,
+        memory=memory,
+        disk=_disk(disk, outputs[0]),
+        time=_time(command, sizes.content),
+        outputs=outputs,
+        facts=_facts(names, sizes.content, documents_about=documents),
+    )
+
+
+def plan_filter(
+    names: list[str],
+    output: str,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    id_key: str,
+    force: bool,
+) -> Plan:
+    """Memory is that of one batch, whatever the input."""
+    outputs = _outputs(output, rejects)
+    _check_files(outputs, force=force)
+    sample = sample_documents(names, text_key=text_key, id_key=id_key, on_error=on_error)
+    peak = Estimate(value=COSTS["filter"].memory, basis="one batch of documents, measured")
+    return _plan_documents("filter", names, outputs, sample, lambda documents, basis: peak)
+
+
+def plan_dedup(
+    names: list[str],
+    output: str,
+    *,
+    num_buckets: int,
+    keeps_ids: bool,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    id_key: str,
+    force: bool,
+) -> Plan:
+    """Memory grows with the number of documents: the keys of their buckets and their digests."""
+    outputs = _outputs(output, rejects)
+    _check_files(outputs, force=force)
+    sample = sample_documents(names, text_key=text_key, id_key=id_key, on_error=on_error)
+    each = 8 * num_buckets + DEDUP_DOCUMENT
+    if keeps_ids and sample.ids:
+        each += DEDUP_ID + sum(map(len, sample.ids)) // len(sample.ids)
+
+    def memory(documents: int, basis: str) -> Estimate:
+        value = COSTS["dedup"].memory + documents * each
+        return Estimate(value=value, basis=f"{each} bytes a document; {basis}")
+
+    return _plan_documents("dedup", names, outputs, sample, memory)
+
+
+def plan_tokenizer_train(
+    names: list[str],
+    output: str,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    vocab_size: int,
+    force: bool,
+) -> Plan:
+    """Memory is that of the distinct words, which more text has more of, ever more slowly."""
+    check_rejects(output, rejects, on_error, force=force)
+    _check_files(_outputs(output, rejects), force=force)
+    sample_documents(names, text_key=text_key, on_error=on_error)
+    sizes = measure_inputs(names)
+    memory = UNKNOWN_INPUT
+    if sizes.content is not None:
+        value = COSTS["tokenizer train"].memory + 8 * sizes.content
+        memory = Estimate(value=value, basis="at most, 8 bytes for each byte of input, measured")
+    return Plan(
+        command="tokenizer train",
+        memory=memory,
+        disk=Estimate(value=65 * vocab_size, basis="65 bytes a token, measured"),
+        time=_time("tokenizer train", sizes.content),
+        outputs=_outputs(output, rejects),
+        facts=_facts(names, sizes.content, vocab_size=vocab_size),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """How many tokens and documents some inputs hold, and whether that is exact."""
+
+    tokens: float
+    documents: float
+    basis: str
+
+
+def _count_tokens(
+    sample: Sample, content: int, basis: str, tokenizer: Tokenizer, settings: EncodeSettings
+) -> _Tokens:
+    """From the tokens of the sample, encoded now."""
+    encoded = tokenizer.encode_batch(sample.texts, parse_special=settings.parse_special)
+    vocabulary = frame_vocabulary(tokenizer, settings)
+    around = sum(mark is not None for mark in (vocabulary.bos, vocabulary.eos))
+    in_sample = sum(map(len, encoded)) + around * len(encoded)
+    documents = sample.documents_in(content)
+    tokens = in_sample * documents / max(len(sample.raw), 1)
+    return _Tokens(
+        tokens=tokens,
+        documents=documents,
+        basis=f"{basis}, tokens of the first {len(sample.raw):,} documents",
+    )
+
+
+def plan_tokenize(
+    names: list[str],
+    output: str,
+    tokenizer: Tokenizer,
+    settings: EncodeSettings,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    force: bool,
+) -> Plan:
+    """Disk from the tokens of a sample; memory is that of a batch and of a frame."""
+    check_rejects(output, rejects, on_error, force=force)
+    item = frame_vocabulary(tokenizer, settings).dtype.itemsize
+    sample = sample_documents(
+        names, text_key=settings.text_key, id_key=settings.id_key, on_error=on_error
+    )
+    sizes = measure_inputs(names)
+    cost = COSTS["tokenize"]
+    memory = Estimate(value=cost.memory + ENCODE_BATCH, basis="one batch and one frame, measured")
+    disk, count = UNKNOWN_INPUT, None
+    if sizes.content is not None:
+        count = _count_tokens(sample, sizes.content, sizes.basis, tokenizer, settings)
+        disk = Estimate(value=item * count.tokens + 16 * count.documents, basis=count.basis)
+        is_directory = output != STDIO and bare_suffix(output) != ".safetensors"
+        frame = min(item * count.tokens, FILE_FRAME_BYTES) if is_directory else 0
+        batch = ENCODE_BATCH * min(1.0, sizes.content / ENCODE_GROWTH)
+        memory = Estimate(
+            value=cost.memory + batch + 4 * frame, basis="one batch and one frame, measured"
+        )
+    return Plan(
+        command="tokenize",
+        memory=memory,
+        disk=_disk(disk, output),
+        time=_time("tokenize", sizes.content),
+        outputs=_outputs(output, rejects),
+        facts=_facts(
+            names, sizes.content, tokens_about=None if count is None else round(count.tokens)
+        ),
+    )
+
+
+def plan_detokenize(names: list[str], output: str, tokenizer: Tokenizer, *, force: bool) -> Plan:
+    """Exact about tokens, which headers count; their text is taken as four bytes each."""
+    from llmtools.data.decode import check_tokenizer
+
+    _check_files([output], force=force)
+    for name in filter(os.path.isfile, names):
+        check_tokenizer(first_vocabulary(name), tokenizer)
+    found = measure_frames(names)
+    sizes = measure_inputs(names)
+    disk = memory = UNKNOWN_INPUT
+    if found is not None:
+        disk = Estimate(
+            value=4 * found.tokens + 40 * found.documents, basis="token headers, 4 bytes a token"
+        )
+        peak = COSTS["detokenize"].memory + 3 * found.largest
+        memory = Estimate(value=peak, basis="the largest frame")
+    return Plan(
+        command="detokenize",
+        memory=memory,
+        disk=_disk(disk, output),
+        time=_time("detokenize", sizes.content),
+        outputs=[output],
+        facts=_facts(names, sizes.content, tokens=None if found is None else found.tokens),
+    )
+
+
+def plan_pack(
+    names: list[str],
+    output: str,
+    settings: Any,
+    *,
+    tokenizer: Tokenizer | None,
+    rejects: str | None,
+    on_error: OnError,
+    force: bool,
+) -> Plan:
+    """Rows and their bytes: exact from the headers of token frames, from a sample of documents."""
+    check_rejects(output, rejects, on_error, force=force)
+    encode = settings.encode
+    agreement = Agreement()
+    if tokenizer is not None:
+        agreement.check(frame_vocabulary(tokenizer, encode), tokenizer.where)
+    frames = [name for name in names if holds_frames(name)]
+    found = measure_frames(frames) if frames else None
+    for name in frames:
+        agreement.check(first_vocabulary(name), name)
+    documents = [name for name in names if os.path.isfile(name) and name not in frames]
+    if documents and tokenizer is None:
+        raise UsageError(
+            f"{documents[0]} holds documents, not token frames; name a tokenizer with -t"
+        )
+    sizes = measure_inputs(names)
+    is_known = sizes.content is not None and (not frames or found is not None)
+    count = None
+    if is_known:
+        count = _tokens_to_pack(found, documents, tokenizer, encode, on_error)
+    vocabulary = agreement.vocabulary
+    if count is None or vocabulary is None:
+        return Plan(
+            command="pack",
+            memory=UNKNOWN_INPUT,
+            disk=UNKNOWN_INPUT,
+            time=UNKNOWN_INPUT,
+            outputs=_outputs(output, rejects),
+            facts=_facts(names, sizes.content),
+        )
+    rows = math.ceil(count.tokens / (settings.seq_len + 1))
+    disk = packed_bytes(
+        rows=rows,
+        seq_len=settings.seq_len,
+        item=vocabulary.dtype.itemsize,
+        segments=count.documents + rows,
+        has_masks=bool(found and found.has_masks),
+    )
+    ids = rows * (settings.seq_len + 1) * vocabulary.dtype.itemsize
+    memory = COSTS["pack"].memory + SHARD_COPIES * min(ids, SHARD_BYTES)
+    memory += ENCODE_BATCH * min(1.0, sum(map(os.path.getsize, documents)) / ENCODE_GROWTH)
+    command = "tokenize" if documents else "pack"
+    return Plan(
+        command="pack",
+        memory=Estimate(value=memory, basis="the rows of one shard, and one batch of documents"),
+        disk=Estimate(value=disk, basis=count.basis),
+        time=_time(command, sizes.content),
+        outputs=_outputs(output, rejects),
+        facts=_facts(names, sizes.content, tokens=round(count.tokens), rows=rows),
+    )
+
+
+def packed_bytes(*, rows: int, seq_len: int, item: int, segments: float, has_masks: bool) -> float:
+    """Bytes of packed shards; the shard with padding has a loss mask, one byte a token."""
+    width = seq_len + 1
+    in_last = rows % max(1, SHARD_BYTES // (width * item)) or rows
+    masked = rows if has_masks else in_last
+    return rows * (width * item + 8) + masked * width + 12 * segments
+
+
+def _tokens_to_pack(
+    found: Frames | None,
+    documents: list[str],
+    tokenizer: Tokenizer | None,
+    settings: EncodeSettings,
+    on_error: OnError,
+) -> _Tokens:
+    """The tokens of frames, by their headers, and of documents, by a sample of them."""
+    counted = _Tokens(tokens=0, documents=0, basis="")
+    if documents:
+        assert tokenizer is not None
+        sample = sample_documents(
+            documents, text_key=settings.text_key, id_key=settings.id_key, on_error=on_error
+        )
+        sizes = measure_inputs(documents)
+        counted = _count_tokens(sample, sizes.content or 0, sizes.basis, tokenizer, settings)
+    if found is None:
+        return counted
+    basis = "token headers" + (f"; {counted.basis}" if documents else "")
+    return _Tokens(
+        tokens=counted.tokens + found.tokens,
+        documents=counted.documents + found.documents,
+        basis=basis,
+    )

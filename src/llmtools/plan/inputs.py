@@ -1,0 +1,162 @@
+"""What is known of inputs before they are read: sizes, and a sample of the first file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmtools.formats.content_size import content_size
+from llmtools.formats.document import read_documents
+from llmtools.formats.skips import OnError, Skips
+from llmtools.formats.stream import OutputStream, open_input
+from llmtools.formats.tensor_header import is_container, read_header
+from llmtools.formats.tokens import MAX_HEADER_BYTES, Agreement, Vocabulary, stream_frames
+
+SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Bytes of all inputs, None where one is a pipe.
+
+    content: after decompression, `is_exact` or by the ratios of formats.content_size.
+    """
+
+    stored: int | None
+    content: int | None
+    is_exact: bool
+
+    @property
+    def basis(self) -> str:
+        return "input sizes" if self.is_exact else "input sizes and a usual compression ratio"
+
+
+def measure_inputs(names: Sequence[str]) -> Sizes:
+    """The sizes of some inputs; raises InputError for a file that cannot be read."""
+    if not all(os.path.isfile(name) for name in names):
+        return Sizes(stored=None, content=None, is_exact=False)
+    stored, content, is_exact = 0, 0, True
+    for name in names:
+        size, exact = content_size(name)
+        stored += os.path.getsize(name)
+        content += size
+        is_exact = is_exact and exact
+    return Sizes(stored=stored, content=content, is_exact=is_exact)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The first documents of the first regular file: their lines, ids and texts."""
+
+    raw: list[bytes]
+    ids: list[str]
+    texts: list[str]
+
+    @property
+    def raw_bytes(self) -> int:
+        """With line ends, as in a file of documents."""
+        return sum(map(len, self.raw)) + len(self.raw)
+
+    @property
+    def text_share(self) -> float:
+        """UTF-8 bytes of text for each byte of input."""
+        return sum(len(text.encode()) for text in self.texts) / max(self.raw_bytes, 1)
+
+    def documents_in(self, content_bytes: int) -> float:
+        """How many documents of this size so many bytes hold."""
+        return content_bytes / max(self.raw_bytes, 1) * len(self.raw)
+
+    def stored_share(self, output: str) -> float:
+        """Bytes stored for each byte written to `output`, whose suffix compresses."""
+        suffix = Path(output).suffix
+        data = b"\n".join(self.raw)
+        stream = OutputStream(output, io.BytesIO(), suffix)
+        stream.write(data)
+        stream.flush()
+        return stream.num_bytes / len(data) if data else 1.0
+
+
+def sample_documents(
+    names: Sequence[str], *, text_key: str, id_key: str = "id", on_error: OnError = "fail"
+) -> Sample:
+    """Read the first mebibyte; raises as the real run would for what it meets there."""
+    sample = Sample(raw=[], ids=[], texts=[])
+    regular = [name for name in names if os.path.isfile(name)]
+    for name in regular[1:]:
+        open_input(name).close()
+    taken = 0
+    for document in read_documents(
+        regular[:1], text_key=text_key, id_key=id_key, skips=Skips(on_error)
+    ):
+        sample.raw.append(document.raw)
+        sample.ids.append(document.id)
+        sample.texts.append(document.text)
+        taken += len(document.raw)
+        if taken >= SAMPLE_BYTES:
+            break
+    return sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """What the headers of token frames say. largest: bytes of the largest frame's ids."""
+
+    vocabulary: Vocabulary
+    documents: int
+    tokens: int
+    largest: int
+    has_masks: bool
+
+
+def holds_frames(name: str) -> bool:
+    """Whether a regular file is token frames, not documents."""
+    if not os.path.isfile(name):
+        return False
+    with open_input(name) as stream:
+        return is_container(stream.peek(9))
+
+
+def first_vocabulary(name: str) -> Vocabulary:
+    """Whose ids the frames of a regular file are; raises InputError where its first is no frame."""
+    with open_input(name) as stream:
+        return next(stream_frames(stream)).vocabulary
+
+
+def measure_frames(names: Sequence[str]) -> Frames | None:
+    """Counts from the headers of all frames; None where a file is compressed or a pipe.
+
+    Raises InputError for headers that are malformed or of different tokenizers.
+    """
+    agreement = Agreement()
+    documents = tokens = largest = 0
+    has_masks = False
+    for name in names:
+        if not os.path.isfile(name):
+            return None
+        size = os.path.getsize(name)
+        with open(name, "rb") as file:
+            if not is_container(file.read(9)):
+                return None
+            file.seek(0)
+            while file.tell() < size:
+                header = read_header(file, name, MAX_HEADER_BYTES)
+                assert header is not None
+                agreement.check(Vocabulary.from_metadata(header.metadata, name), name)
+                ids, numbers = header.tensors.get("tokens"), header.tensors.get("document_ids")
+                tokens += ids.num_elements if ids else 0
+                documents += numbers.num_elements if numbers else 0
+                largest = max(largest, ids.stop - ids.start if ids else 0)
+                has_masks = has_masks or "loss_mask" in header.tensors
+                file.seek(header.data_bytes, os.SEEK_CUR)
+    if agreement.vocabulary is None:
+        return None
+    return Frames(
+        vocabulary=agreement.vocabulary,
+        documents=documents,
+        tokens=tokens,
+        largest=largest,
+        has_masks=has_masks,
+    )
