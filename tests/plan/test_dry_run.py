@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from support import LLM, assert_user_error, run_llm
+from in_process import run_here
+from support import LLM, assert_user_error
 from tiny_chat import save_base, write_chats
 from tiny_packed import write_config, write_packed
 from toy_tokenizer import save_toy
@@ -38,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_chats(folder / "chat.jsonl")
     write_packed(folder / "rows")
     write_config(folder / "config.json")
-    run_llm(
+    run_here(
         "tokenize", folder / "docs.jsonl", "-t", folder / "tok.json", "-o", folder / "t.safetensors"
     )
     return folder
@@ -91,7 +92,7 @@ def arguments(place: Path, name: str, output: Path | None = None) -> list[str]:
 
 
 def plan_of(place: Path, name: str, *extra: str) -> dict[str, Any]:
-    done = run_llm(*arguments(place, name), *extra, "--dry-run", "--json")
+    done = run_here(*arguments(place, name), *extra, "--dry-run", "--json")
     plan: dict[str, Any] = json.loads(done.stdout)
     return plan
 
@@ -106,7 +107,7 @@ def test_a_plan_says_memory_disk_and_time_and_writes_nothing(name, place, tmp_pa
     temporary.mkdir()
     before = tree(place)
     env = {"XDG_STATE_HOME": str(state), "TMPDIR": str(temporary)}
-    done = run_llm(*arguments(place, name), "-n", "--json", env=env)
+    done = run_here(*arguments(place, name), "-n", "--json", env=env)
     plan = json.loads(done.stdout)
     assert {"memory_bytes", "disk_bytes", "time_s", "basis", "outputs", "facts"} <= plan.keys()
     assert plan["memory_bytes"] > 1e6
@@ -120,7 +121,7 @@ def test_a_plan_says_memory_disk_and_time_and_writes_nothing(name, place, tmp_pa
 
 
 def test_a_plan_for_people_labels_every_number_an_estimate(place):
-    text = run_llm(*arguments(place, "dedup"), "-n").stdout.decode()
+    text = run_here(*arguments(place, "dedup"), "-n").stdout.decode()
     assert text.count("(estimate: ") == 3
     assert "none/out.jsonl" in text
 
@@ -149,7 +150,7 @@ def stored_bytes(output: Path) -> int:
     return sum(f.stat().st_size for f in files if not f.name.endswith(about))
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n != "serve"])
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("serve", "finetune")])
 def test_a_real_run_takes_what_its_plan_says(name, place, tmp_path):
     plan = plan_of(place, name)
     output = tmp_path / "out"
@@ -167,7 +168,7 @@ def test_memory_of_dedup_grows_with_the_documents_as_planned(tmp_path):
     plans, peaks = [], []
     for file in (few, many):
         line = ["dedup", str(file), "-o", str(tmp_path / f"out-{file.name}")]
-        plans.append(json.loads(run_llm(*line, "-n", "--json").stdout)["memory_bytes"])
+        plans.append(json.loads(run_here(*line, "-n", "--json").stdout)["memory_bytes"])
         peaks.append(peak_bytes(line))
     planned, real = plans[1] - plans[0], peaks[1] - peaks[0]
     assert real / 2 < planned < real * 2, (planned, real)
@@ -181,7 +182,7 @@ def test_memory_of_training_grows_with_the_batch_as_planned(place, tmp_path):
     for size in (1, 512):
         line = ["pretrain", str(place / "rows"), "--model-config", str(config), "--max-steps", "1"]
         line += ["--dtype", "fp32", "--batch-size", str(size), "-o", str(tmp_path / f"run{size}")]
-        plans.append(json.loads(run_llm(*line, "-n", "--json").stdout)["memory_bytes"])
+        plans.append(json.loads(run_here(*line, "-n", "--json").stdout)["memory_bytes"])
         peaks.append(peak_bytes(line))
     planned, real = plans[1] - plans[0], peaks[1] - peaks[0]
     assert real / 2 < planned < real * 2, (planned, real)
@@ -196,7 +197,7 @@ def test_an_output_that_exists_is_refused_as_in_a_real_run(name, place, tmp_path
         output.mkdir()
         (output / "kept").write_text("kept")
     line = arguments(place, name, output)
-    planned, real = run_llm(*line, "-n", check=False), run_llm(*line, check=False)
+    planned, real = run_here(*line, "-n"), run_here(*line)
     assert planned.returncode == real.returncode == 2
     assert planned.stderr == real.stderr
     assert planned.stdout == b""
@@ -252,29 +253,29 @@ def test_bad_input_ends_a_plan_as_it_ends_a_run(line, code, place, tmp_path):
         "config.json",
     ):
         (tmp_path / name).symlink_to(place / name)
-    planned = run_llm(*line, "-n", check=False, cwd=tmp_path)
+    planned = run_here(*line, "-n", cwd=tmp_path)
     assert_user_error(planned, code, "error: ")
-    real = run_llm(*line, check=False, cwd=tmp_path)
+    real = run_here(*line, cwd=tmp_path)
     assert real.returncode == code
     assert planned.stderr == real.stderr
 
 
 def test_what_a_pipe_holds_is_unknown_and_never_guessed():
     for words in (["dedup"], ["filter"], ["pack", "--seq-len", "8", "-o", "nowhere"]):
-        done = run_llm(*words, "-n", "--json", *(["-o", "nowhere"] if "-o" not in words else []))
+        done = run_here(*words, "-n", "--json", *(["-o", "nowhere"] if "-o" not in words else []))
         plan = json.loads(done.stdout)
         assert plan["disk_bytes"] is None and plan["time_s"] is None
         assert plan["basis"]["disk"] == "unknown (stdin)"
-    assert "time: unknown (stdin)" in run_llm("dedup", "-n").stdout.decode()
+    assert "time: unknown (stdin)" in run_here("dedup", "-n").stdout.decode()
 
 
 def test_a_compressed_input_counts_with_the_size_its_frames_state(place, tmp_path):
     packed = tmp_path / "docs.jsonl.zst"
-    run_llm(
+    run_here(
         "filter", place / "docs.jsonl", "--rules", "length", "--min-doc-words", "1", "-o", packed
     )
     plans = [
-        json.loads(run_llm("dedup", name, "-o", tmp_path / "x", "-n", "--json").stdout)
+        json.loads(run_here("dedup", name, "-o", tmp_path / "x", "-n", "--json").stdout)
         for name in (place / "docs.jsonl", packed)
     ]
     assert plans[0]["facts"]["input_bytes"] == plans[1]["facts"]["input_bytes"]

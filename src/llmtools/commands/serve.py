@@ -70,19 +70,21 @@ def serve(
     from llmtools.server.serve import serve as run
 
     keys = [] if api_key_file is None else read_api_keys(api_key_file)
-    listener = open_socket(host, port)
     if dry_run:
         from llmtools.plan.model import plan_serve
 
-        listener.close()
+        open_socket(host, port).close()
         show_plan(plan_serve(model, base=base, device=device, max_batch=max_batch))
         return
-    if not keys and host not in LOCAL:
-        terminal.warn(f"anyone who reaches {host} may use this server; add --api-key-file")
-    loaded = load_engine(model, base=base, device=device, max_batch=max_batch)
-    service = make_service(loaded, name or model.absolute().name, keys)
-    run(
-        service,
-        listener,
-        lambda: terminal.note(f"serving {service.name} on {address_of(listener)} (Ctrl-C stops)"),
-    )
+    with open_socket(host, port) as listener:
+        if not keys and host not in LOCAL:
+            terminal.warn(f"anyone who reaches {host} may use this server; add --api-key-file")
+        loaded = load_engine(model, base=base, device=device, max_batch=max_batch)
+        service = make_service(loaded, name or model.absolute().name, keys)
+        run(
+            service,
+            listener,
+            lambda: terminal.note(
+                f"serving {service.name} on {address_of(listener)} (Ctrl-C stops)"
+            ),
+        )
