@@ -30,6 +30,7 @@ SIDEWAYS = {
     ("data", "tokenizer"),
     ("data", "shards"),
     ("train", "engine"),
+    ("plan", "align"),
     ("config", "errors"),
     ("__main__", "cli"),
     ("terminal", "errors"),
