@@ -34,7 +34,7 @@ def test_root_help_and_version_load_the_standard_library_only(flag):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_help_has_two_examples_and_never_loads_torch(name):
-    words = [name, *COMMANDS[name].verbs[:1]]
+    words = [name, *list(COMMANDS[name].verbs)[:1]]
     done = run_llm(*words, "--help")
     text = done.stdout.decode()
     examples = text.split("Examples:")[1].split("Options:")[0]

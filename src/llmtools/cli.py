@@ -18,20 +18,29 @@ from llmtools.errors import LLMToolsError, did_you_mean
 class Command:
     """One row of the command table; the module exports `app`, a typer application.
 
-    verbs: the second words of a noun that owns several actions; empty for a plain command.
+    verbs: the second words of a noun that owns several actions, each with its line; empty for a
+    plain command. The module of a noun exports `apps`, one application for each verb.
     """
 
     __slots__ = ("group", "module", "summary", "verbs")
 
-    def __init__(self, group: str, module: str, summary: str, verbs: tuple[str, ...] = ()) -> None:
-        self.group, self.module, self.summary, self.verbs = group, module, summary, verbs
+    def __init__(
+        self, group: str, module: str, summary: str, verbs: dict[str, str] | None = None
+    ) -> None:
+        self.group, self.module, self.summary = group, module, summary
+        self.verbs = verbs or {}
 
 
 COMMANDS = {
     "extract": Command("data", "extract", "Turn files and source trees into documents."),
     "filter": Command("data", "filter", "Keep the documents that pass quality rules."),
     "dedup": Command("data", "dedup", "Remove exact and near duplicates (MinHash-LSH)."),
-    "tokenizer": Command("data", "tokenizer", "Train a tokenizer.", verbs=("train",)),
+    "tokenizer": Command(
+        "data",
+        "tokenizer",
+        "Train a tokenizer.",
+        verbs={"train": "Train a byte-level BPE tokenizer."},
+    ),
     "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
     "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),
     "pack": Command("data", "pack", "Pack documents or tokens into training rows."),
@@ -87,6 +96,16 @@ def root_help() -> str:
     return "\n".join(lines) + "\n"
 
 
+def noun_help(name: str) -> str:
+    """The text of `llm NOUN --help`."""
+    command = COMMANDS[name]
+    width = max(map(len, command.verbs)) + 2
+    lines = [f"Usage: llm {name} COMMAND [OPTIONS] ...", "", f"  {command.summary}", ""]
+    lines += [f"  {verb:<{width}}{summary}" for verb, summary in command.verbs.items()]
+    lines += ["", f"`llm {name} COMMAND --help` shows a command's options and examples."]
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     signals.install()
@@ -117,9 +136,21 @@ def run(argv: list[str]) -> int:
         kind = "option" if name.startswith("-") else "command"
         terminal.error(f"no {kind} {name!r}{did_you_mean(name, COMMANDS)} (llm --help lists all)")
         return 2
-    words = [name]
-    if command.verbs and rest and rest[0] in command.verbs:
-        words.append(rest.pop(0))
+    program = f"llm {name}"
+    verb = None
+    if command.verbs:
+        if not rest or rest[0] in ("-h", "--help"):
+            shown = noun_help(name)
+            if not rest:
+                sys.stderr.write(shown)
+                return 2
+            return _guarded(lambda: terminal.emit_text(shown), False)
+        verb = rest.pop(0)
+        if verb not in command.verbs:
+            near = did_you_mean(verb, command.verbs)
+            terminal.error(f"no command '{name} {verb}'{near} ({program} --help lists all)")
+            return 2
+        program += f" {verb}"
     show_traceback = "--traceback" in leading + rest or bool(os.environ.get("LLMTOOLS_TRACEBACK"))
 
     def invoke() -> None:
@@ -128,7 +159,7 @@ def run(argv: list[str]) -> int:
         from llmtools.commands.common import run_typer
 
         module = importlib.import_module(f"llmtools.commands.{command.module}")
-        run_typer(module.app, f"llm {name}", words[1:] + leading + rest)
+        run_typer(module.app if verb is None else module.apps[verb], program, leading + rest)
 
     return _guarded(invoke, show_traceback)
 

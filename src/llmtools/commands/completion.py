@@ -40,16 +40,11 @@ def completion(
 def parsers() -> Iterator[tuple[tuple[str, ...], str, list[Option]]]:
     """Each command or verb: its words, its summary and its options."""
     for name, row in cli.COMMANDS.items():
-        parser = typer.main.get_command(importlib.import_module(_module(row)).app)
-        for verb in row.verbs:
-            one = parser.commands[verb]  # type: ignore[attr-defined]
-            yield (name, verb), row.summary, [*_options(one)]
+        module = importlib.import_module(f"llmtools.commands.{row.module}")
+        for verb, summary in row.verbs.items():
+            yield (name, verb), summary, [*_options(typer.main.get_command(module.apps[verb]))]
         if not row.verbs:
-            yield (name,), row.summary, [*_options(parser)]
-
-
-def _module(row: cli.Command) -> str:
-    return f"llmtools.commands.{row.module}"
+            yield (name,), row.summary, [*_options(typer.main.get_command(module.app))]
 
 
 def _options(parser: Any) -> Iterator[Option]:

@@ -26,11 +26,7 @@ from llmtools.errors import UsageError
 from llmtools.formats.stream import claim_outputs, open_output
 
 app = make_app()
-
-
-@app.callback()
-def group() -> None:
-    """Train a tokenizer."""
+apps = {"train": app}
 
 
 @command(
