@@ -44,6 +44,7 @@ COMMANDS = {
     "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
     "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),
     "pack": Command("data", "pack", "Pack documents or tokens into training rows."),
+    "run": Command("data", "run", "Run a pipe of data commands in parallel, resumably."),
     "pretrain": Command("train", "pretrain", "Train a decoder on packed shards."),
     "finetune": Command("train", "finetune", "Fine-tune a model on conversations, full or LoRA."),
     "quantize": Command("shrink", "quantize", "Write a smaller model and show what it costs."),
@@ -128,9 +129,9 @@ def run(argv: list[str]) -> int:
         return 2
     name, rest = argv[0], argv[1:]
     if name in ("-h", "--help"):
-        return _guarded(lambda: terminal.emit_text(root_help()), False)
+        return guarded(lambda: terminal.emit_text(root_help()), False)
     if name == "--version":
-        return _guarded(lambda: terminal.emit_text(f"llmtools {__version__}\n"), False)
+        return guarded(lambda: terminal.emit_text(f"llmtools {__version__}\n"), False)
     command = COMMANDS.get(name)
     if command is None:
         kind = "option" if name.startswith("-") else "command"
@@ -144,7 +145,7 @@ def run(argv: list[str]) -> int:
             if not rest:
                 sys.stderr.write(shown)
                 return 2
-            return _guarded(lambda: terminal.emit_text(shown), False)
+            return guarded(lambda: terminal.emit_text(shown), False)
         verb = rest.pop(0)
         if verb not in command.verbs:
             near = did_you_mean(verb, command.verbs)
@@ -161,10 +162,10 @@ def run(argv: list[str]) -> int:
         module = importlib.import_module(f"llmtools.commands.{command.module}")
         run_typer(module.app if verb is None else module.apps[verb], program, leading + rest)
 
-    return _guarded(invoke, show_traceback)
+    return guarded(invoke, show_traceback)
 
 
-def _guarded(work: object, show_traceback: bool) -> int:
+def guarded(work: object, show_traceback: bool) -> int:
     """Run `work()` and turn every way it can end into an exit code with at most one message."""
     assert callable(work)
     try:

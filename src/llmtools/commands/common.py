@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 import os
+import re
 import resource
 import shlex
 import sys
@@ -110,6 +112,31 @@ class _ReaderLeft(Exception):
 
 F = TypeVar("F", bound=Callable[..., None])
 
+# Every command's function, by name and verb, once its module is loaded.
+FUNCTIONS: dict[tuple[str, str | None], Callable[..., None]] = {}
+_resolved: list[dict[str, Any]] | None = None
+
+
+def resolve_values(name: str, verb: str | None, arguments: list[str]) -> dict[str, Any]:
+    """The values that a command line would call a command with; it is not run.
+
+    Raises UsageError for what the command's own parser refuses.
+    """
+    global _resolved
+    module = importlib.import_module(f"llmtools.commands.{cli.COMMANDS[name].module}")
+    found: list[dict[str, Any]] = []
+    _resolved = found
+    try:
+        app = module.app if verb is None else module.apps[verb]
+        run_typer(app, f"llm {name}" if verb is None else f"llm {name} {verb}", arguments)
+    except SystemExit as stop:
+        raise UsageError(f"{name}: --help and the like have no place here") from stop
+    finally:
+        _resolved = None
+    if not found:
+        raise UsageError(f"{name}: --help and the like have no place here")
+    return found[0]
+
 
 def command(
     app: typer.Typer, name: str, *, examples: Sequence[str], verb: str | None = None
@@ -121,6 +148,7 @@ def command(
     """
 
     def register(function: F) -> F:
+        FUNCTIONS[name, verb] = function
         own = inspect.signature(function, eval_str=True)
         added = [
             inspect.Parameter(
@@ -131,6 +159,9 @@ def command(
 
         def run(**values: Any) -> None:
             given = {key: values.pop(key) for key in _GLOBALS}
+            if _resolved is not None:
+                _resolved.append(values)
+                return
             terminal.configure(
                 quiet=given["quiet"],
                 verbose=given["verbose"],
@@ -247,3 +278,12 @@ def resume_command(program: str) -> str:
     dropped = ("-f", "--force", "--no-resume")
     kept = [argument for argument in sys.argv[1:] if argument not in dropped]
     return shlex.join([program, *kept])
+
+
+def byte_size(option: str, given: str) -> int:
+    """'64M' as bytes: a number and, optionally, K, M, G or T (powers of 1024)."""
+    match = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", given, re.IGNORECASE)
+    size = 0 if match is None else int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
+    if size < 1:
+        raise UsageError(f"{option} {given!r}: write a size such as 64M or 2G")
+    return size

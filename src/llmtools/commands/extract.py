@@ -46,6 +46,13 @@ def extract(
         list[str] | None,
         typer.Option("--exclude", help="No files or directories that match; may be repeated."),
     ] = None,
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            help="Take only the files that this file lists, PATH/... one a line; walk nothing.",
+        ),
+    ] = None,
     max_bytes: Annotated[
         int, typer.Option("--max-bytes", min=1, help="Skip files larger than this.")
     ] = 10_000_000,
@@ -64,18 +71,21 @@ def extract(
     """
     for path in (output, rejects):
         check_json_output(path)
-    from llmtools.data.extract import ExtractSettings
+    from llmtools.data.extract import ExtractSettings, read_list
     from llmtools.data.extract import extract as run
 
+    files = None if files_from is None else read_list(files_from)
     settings = ExtractSettings(
         include=tuple(include or ()), exclude=tuple(exclude or ()), max_bytes=max_bytes
     )
     if dry_run:
         from llmtools.plan.data import plan_extract
 
-        show_plan(plan_extract(paths, output, settings, rejects=rejects, force=force))
+        show_plan(plan_extract(paths, output, settings, files=files, rejects=rejects, force=force))
         return
-    counts = run(paths, output, settings, rejects=rejects, on_error=on_error, force=force)
+    counts = run(
+        paths, output, settings, files=files, rejects=rejects, on_error=on_error, force=force
+    )
     skipped = ", ".join(f"{reason} {count:,}" for reason, count in counts["skipped"].items())
     report(
         counts,

@@ -15,20 +15,12 @@ from llmtools.formats.document import Document, document_hash, read_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import STDIO, atomic_directory, bare_suffix, open_output
-from llmtools.formats.tokens import (
-    PIPE_FRAME_BYTES,
-    FrameBuilder,
-    TokenFrame,
-    Vocabulary,
-    write_frame,
-)
+from llmtools.formats.token_files import write_token_files
+from llmtools.formats.tokens import FrameBuilder, TokenFrame, Vocabulary
 from llmtools.tokenizer.tokenizer import Tokenizer
 
 BATCH_DOCUMENTS = 1024
 BATCH_CHARS = 1 << 20
-# In a directory every file is one frame, as the plain safetensors library reads it.
-FILE_FRAME_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,20 +102,7 @@ def tokenize(
     recorder.read_path(Path(tokenizer.where))
     with open_skips(output, rejects, on_error, force=force) as skips:
         frames = _Frames(inputs, tokenizer, settings, recorder, skips)
-        if output == STDIO or bare_suffix(output) == ".safetensors":
-            with open_output(output, force=force, is_binary=True) as out:
-                for frame in frames.read(PIPE_FRAME_BYTES):
-                    write_frame(out, frame)
-            recorder.wrote(out)
-            recorder.write_beside(output)
-        else:
-            with atomic_directory(output, force=force) as directory:
-                for number, frame in enumerate(frames.read(FILE_FRAME_BYTES)):
-                    path = directory / f"tokens-{number:05d}.safetensors"
-                    with open_output(str(path), compress=False) as out:
-                        write_frame(out, frame)
-                recorder.wrote_tree(directory)
-                recorder.write_beside(directory)
+        write_token_files(output, frames.read, recorder, force=force)
     return recorder.counts
 
 

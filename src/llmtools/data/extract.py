@@ -27,7 +27,7 @@ from llmtools.formats.json_edit import encode
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, open_rejects
-from llmtools.formats.stream import STDIO, OutputStream, check_outputs, open_output
+from llmtools.formats.stream import STDIO, OutputStream, check_outputs, open_input, open_output
 
 _BOM = "\ufeff"
 # Reasons that are faults of a file, as opposed to a file that is simply no text.
@@ -93,6 +93,7 @@ def extract(
     output: str,
     settings: ExtractSettings,
     *,
+    files: list[str] | None = None,
     rejects: str | None = None,
     on_error: OnError = "skip",
     force: bool = False,
@@ -100,12 +101,14 @@ def extract(
     """Write a document for every text file at or below `paths`; returns the counts.
 
     A document's id is its path below the argument it was found under; where several arguments are
-    given, each argument stands in front, so that two trees do not share ids. `rejects` names the
+    given, each argument stands in front, so that two trees do not share ids. `files` are the only
+    files to take, each named as PATH/..., in order; nothing is walked then. `rejects` names the
     files that are no documents, with metadata.reject. Raises InputError for a path that does not
     exist, where no document comes out, and under `on_error` "fail" for a file that cannot be read
     or is not UTF-8.
     """
     arguments = expand_arguments(paths)
+    _check_listed(arguments, files, settings)
     check_outputs([output] if rejects is None else [output, rejects], force=force)
     recorder = Recorder("extract", asdict(settings))
     passed = Passed(on_error)
@@ -113,7 +116,7 @@ def extract(
         open_rejects(rejects, force=force) as passed.sink,
         open_output(output, force=force) as out,
     ):
-        counts = _write(arguments, out, settings, passed, recorder)
+        counts = _write(arguments, files, out, settings, passed, recorder)
         if counts["documents"] == 0:
             raise NothingLeft(f"{', '.join(paths)}: no text file here{_reasons(passed)}")
     recorder.count(**counts)
@@ -131,6 +134,7 @@ def _reasons(passed: Passed) -> str:
 
 def _write(
     arguments: list[str],
+    files: list[str] | None,
     out: OutputStream,
     settings: ExtractSettings,
     passed: Passed,
@@ -142,7 +146,7 @@ def _write(
             prefix = _prefix(argument) if len(arguments) > 1 else ""
             digest = xxhash.xxh3_128()
             num_files = num_bytes = 0
-            for found in find_texts(argument, settings, passed):
+            for found in find_texts(argument, settings, passed, files):
                 digest.update(found.data)
                 num_files += 1
                 num_bytes += len(found.data)
@@ -213,9 +217,34 @@ def _prefix(argument: str) -> str:
     return _readable("".join(part + "/" for part in parts))
 
 
-def find_texts(argument: str, settings: ExtractSettings, passed: Passed) -> Iterator[Found]:
+def read_list(path: str) -> list[str]:
+    """The names in a list of files, one a line, or between NUL bytes where it has those."""
+    with open_input(path) as stream:
+        data = stream.read()
+    return [os.fsdecode(name) for name in data.split(b"\0" if b"\0" in data else b"\n") if name]
+
+
+def _check_listed(arguments: list[str], files: list[str] | None, settings: ExtractSettings) -> None:
+    """Raises for a listed file that is below no argument, and for patterns beside a list."""
+    if files is None:
+        return
+    if settings.include or settings.exclude:
+        raise UsageError(
+            "--include and --exclude choose from a walk, and --files-from walks nothing"
+        )
+    roots = tuple(os.path.join(a, "") for a in arguments if os.path.isdir(a))
+    for file in files:
+        if file not in arguments and not file.startswith(roots):
+            raise InputError(
+                f"{_readable(file)}: listed, but not at or below {', '.join(arguments)}"
+            )
+
+
+def find_texts(
+    argument: str, settings: ExtractSettings, passed: Passed, files: list[str] | None = None
+) -> Iterator[Found]:
     """The text files at or below one argument, in order; `passed` counts the others."""
-    for file, path in find_files(argument, settings, passed):
+    for file, path in find_files(argument, settings, passed, files):
         data, fault = _read(file, settings.max_bytes)
         text, fault = ("", fault) if fault else _decode(data)
         if fault is None:
@@ -225,13 +254,17 @@ def find_texts(argument: str, settings: ExtractSettings, passed: Passed) -> Iter
 
 
 def find_files(
-    argument: str, settings: ExtractSettings, passed: Passed
+    argument: str, settings: ExtractSettings, passed: Passed, files: list[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(path to open, path below the argument) of the files at or below it, none of them read."""
-    if os.path.isdir(argument):
+    """(path to open, path below the argument) of the files at or below one argument, in order."""
+    if not os.path.isdir(argument):
+        if files is None or argument in files:
+            yield argument, os.path.basename(argument)
+    elif files is None:
         yield from _walk(argument, settings, passed)
     else:
-        yield argument, os.path.basename(argument)
+        root = os.path.join(argument, "")
+        yield from ((file, file[len(root) :]) for file in files if file.startswith(root))
 
 
 def _walk(root: str, settings: ExtractSettings, passed: Passed) -> Iterator[tuple[str, str]]:

@@ -106,13 +106,15 @@ def read_raw_records(
 
 def _holds_lines(stream: InputStream) -> bool:
     """JSON lines, as opposed to a text file or one JSON array."""
+    if stream.first_line > 1:
+        return True
     start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     return bare_suffix(stream.stream_name) != ".txt" and not start.startswith(b"[")
 
 
 def _lines(stream: InputStream) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, numbered from 1, without line ends or byte order mark."""
-    for number, line in enumerate(stream, 1):
+    """The lines that are not blank, numbered, without line ends or byte order mark."""
+    for number, line in enumerate(stream, stream.first_line):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         raw = line.rstrip(b"\r\n")

@@ -175,9 +175,10 @@ class _Guarded(io.RawIOBase):
 class InputStream(io.BufferedReader):
     """A decompressed input that knows its name and, once read to its end, its digest."""
 
-    def __init__(self, name: str, stored: _Hashing, content: _Guarded) -> None:
+    def __init__(self, name: str, stored: _Hashing, content: _Guarded, first_line: int = 1) -> None:
         super().__init__(content, READ_BYTES)
         self.stream_name = name
+        self.first_line = first_line
         self._stored, self._content = stored, content
 
     def close(self) -> None:
@@ -205,9 +206,14 @@ def open_input(path: str) -> InputStream:
 
     Raises InputError for a missing or unreadable file, and while reading for truncated data.
     """
-    name = "<stdin>" if path == STDIO else path
+    name, first_line = "<stdin>" if path == STDIO else path, 1
     try:
-        source = sys.stdin.buffer if path == STDIO else cast(BinaryIO, open(path, "rb"))
+        if path != STDIO:
+            source = cast(BinaryIO, open(path, "rb"))
+        elif _stand_in is not None:
+            source, name, first_line = _stand_in
+        else:
+            source = sys.stdin.buffer
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror or fault}") from fault
     stored = _Hashing(source)
@@ -220,8 +226,27 @@ def open_input(path: str) -> InputStream:
     elif magic[:3] == b"BZh":
         raw = bz2.BZ2File(buffered)
     else:
-        return InputStream(name, stored, _Guarded(buffered, name))
-    return InputStream(name, stored, _Guarded(raw, name))
+        return InputStream(name, stored, _Guarded(buffered, name), first_line)
+    return InputStream(name, stored, _Guarded(raw, name), first_line)
+
+
+# What '-' stands for instead of stdin: bytes, the name they go by, the number of their first line.
+_stand_in: tuple[BinaryIO, str, int] | None = None
+
+
+@contextmanager
+def standing_in(source: BinaryIO, name: str = "<stdin>", first_line: int = 1) -> Iterator[None]:
+    """While the block runs '-' reads `source`, a part of a file or pipe called `name`.
+
+    Its lines are numbered from `first_line`, so that a record is called what it would be called
+    where the whole is read.
+    """
+    global _stand_in
+    _stand_in = (source, name, first_line)
+    try:
+        yield
+    finally:
+        _stand_in = None
 
 
 class OutputStream:

@@ -22,6 +22,7 @@ import numpy as np
 
 from llmtools.errors import InputError
 from llmtools.formats import tensor_header
+from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.stream import InputStream, OutputStream, open_input
 
 FORMAT = "llmtools/tokens@1"
@@ -182,7 +183,7 @@ def stream_frames(stream: InputStream) -> Iterator[TokenFrame]:
         header = tensor_header.read_header(source, where, MAX_HEADER_BYTES)
         if header is None:
             if number == 0:
-                raise InputError(f"{stream.stream_name}: empty; token frames were expected")
+                raise NothingLeft(f"{stream.stream_name}: empty; token frames were expected")
             return
         yield _frame(header, tensor_header.read_exactly(source, header.data_bytes, where), where)
         number += 1
@@ -204,6 +205,19 @@ def read_frames(
                 yield frame
             if on_read is not None:
                 on_read(stream)
+
+
+def reframe(frames: Iterable[TokenFrame], frame_bytes: int) -> Iterator[TokenFrame]:
+    """The same documents in frames closed when their ids pass `frame_bytes`."""
+    builder: FrameBuilder | None = None
+    for frame in frames:
+        builder = builder or FrameBuilder(frame.vocabulary)
+        for document_id, tokens, mask in frame.documents():
+            builder.add(document_id, tokens, mask)
+            if builder.num_bytes >= frame_bytes:
+                yield builder.take()
+    if builder is not None and builder.num_documents:
+        yield builder.take()
 
 
 class Agreement:

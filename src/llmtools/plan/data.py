@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmtools.data.encode import FILE_FRAME_BYTES, EncodeSettings, frame_vocabulary
+from llmtools.data.encode import EncodeSettings, frame_vocabulary
 from llmtools.data.extract import ExtractSettings, Passed, expand_arguments, find_files
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.packed import SHARD_BYTES
 from llmtools.formats.skips import OnError, check_rejects
 from llmtools.formats.stream import STDIO, bare_suffix, check_outputs
+from llmtools.formats.token_files import FILE_FRAME_BYTES
 from llmtools.formats.tokens import Agreement
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import (
@@ -96,6 +97,7 @@ def plan_extract(
     output: str,
     settings: ExtractSettings,
     *,
+    files: list[str] | None = None,
     rejects: str | None,
     force: bool,
 ) -> Plan:
@@ -105,7 +107,7 @@ def plan_extract(
     passed = Passed()
     sizes = []
     for argument in arguments:
-        for file, _ in find_files(argument, settings, passed):
+        for file, _ in find_files(argument, settings, passed, files):
             size = os.stat(file).st_size if os.path.isfile(file) else 0
             if size <= settings.max_bytes:
                 sizes.append(size)

@@ -1,0 +1,113 @@
+"""`llm run`: a pipe of data commands in units, in parallel, that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmtools import terminal
+from llmtools.commands.common import (
+    byte_size,
+    command,
+    make_app,
+    report,
+    resume_command,
+)
+from llmtools.errors import UsageError
+
+app = make_app()
+
+
+@command(
+    app,
+    "run",
+    examples=[
+        "llm run --work-dir w --workers 8 'extract site/ | filter | dedup -o clean.jsonl.zst'",
+        "llm run --work-dir w 'dedup crawl/ | tokenize -t tok.json | pack --seq-len 2048 -o train'",
+    ],
+)
+def run(
+    *,
+    pipeline: Annotated[
+        list[str],
+        typer.Argument(metavar="PIPELINE", help="'COMMAND ... | COMMAND ... -o OUTPUT', quoted."),
+    ],
+    work_dir: Annotated[
+        Path, typer.Option("--work-dir", help="Keeps what is done; the same line goes on there.")
+    ],
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Worker processes.  [default: all cores]"),
+    ] = None,
+    executor: Annotated[
+        str, typer.Option("--executor", help="Where units run: local, on this machine.")
+    ] = "local",
+    shard_bytes: Annotated[
+        str, typer.Option("--shard-bytes", help="Input of a unit, as 64M; larger files are cut.")
+    ] = "64M",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with what is in the work directory.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Check everything, print the units, do nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Replace an existing output.")
+    ] = False,
+) -> None:
+    """Run a pipe of data commands in units, in parallel; the output is that of the shell's pipe.
+
+    PIPELINE is commands joined by |, the first naming its files, the last its output. Killed
+    anywhere, the same line goes on with what is missing.
+    """
+    if executor != "local":
+        raise UsageError(f"--executor {executor}: local is the only executor in this version")
+    from dataclasses import replace
+
+    from llmtools.commands.sharding import PROGRAM, parse_pipeline, settings_of, source_of
+    from llmtools.shards import runner
+    from llmtools.shards.pipeline import split_stages
+
+    parsed = parse_pipeline(split_stages(pipeline))
+    parsed = replace(parsed, force=parsed.force or force)
+    size = byte_size("--shard-bytes", shard_bytes)
+    job = runner.Job(
+        pipeline=parsed,
+        source=source_of(parsed, size),
+        folder=work_dir,
+        program=PROGRAM,
+        settings=settings_of(parsed),
+        workers=workers or os.cpu_count() or 1,
+        shard_bytes=size,
+        resume=resume,
+        resume_command=resume_command("llm"),
+    )
+    if dry_run:
+        _show_plan(runner.preview(job))
+        return
+    totals = runner.run(job)
+    stages = "\n".join(f"  {stage}" for stage in map(_stage_line, totals["stages"]))
+    report(
+        {**totals, "output": parsed.output},
+        f"run: {totals['units_run']:,} of {totals['units']:,} units run, {parsed.output} is there"
+        f"\n{stages}",
+    )
+
+
+def _stage_line(stage: dict[str, Any]) -> str:
+    numbers = [f"{k} {v:,}" for k, v in stage.items() if isinstance(v, int)]
+    return f"{stage['stage']}: {', '.join(numbers)}"
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    rows = [
+        (number, phase["stages"], "as they come" if phase["units"] is None else phase["units"])
+        for number, phase in enumerate(plan["phases"], 1)
+    ]
+    if terminal.display().json:
+        terminal.emit_json(plan)
+    else:
+        terminal.emit_text(terminal.format_table(("phase", "stages", "units"), rows) + "\n")

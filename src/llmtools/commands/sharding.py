@@ -1,0 +1,386 @@
+"""Commands as stages of the runner: parsed without being run, and run on one unit.
+
+`python -m llmtools.commands.sharding` is a worker process. It is given units as lines of JSON on
+stdin, answers each with its outcome on stdout, and ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import json
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from llmtools import cli, terminal
+from llmtools.commands.common import FUNCTIONS, resolve_values
+from llmtools.errors import InputError, UsageError
+from llmtools.formats.claim import remove
+from llmtools.formats.malformed import NothingLeft
+from llmtools.formats.manifest import Recorder, digest_file, manifest_path
+from llmtools.formats.stream import STDIO, expand_inputs, standing_in, write_file
+from llmtools.shards.join import part_of
+from llmtools.shards.pipeline import KINDS, Pipeline, check_names
+from llmtools.shards.split import Scan, Share, scan, shares
+from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
+
+PROGRAM = [sys.executable, "-P", "-m", "llmtools.commands.sharding"]
+# What a stage reads and writes; the rest of its values decide what it does.
+_PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects")
+# Flags of the whole run, which a stage cannot have on its own.
+_RUNS_OWN = cli.GLOBAL_FLAGS | cli.GLOBAL_VALUES - {"--config"} | {"-h", "--help", "--show-config"}
+_RUNS_OWN |= {"-n", "--dry-run"}
+
+
+def parse_pipeline(stages: Sequence[Sequence[str]]) -> Pipeline:
+    """The stages' command lines, each read by its own parser; all mistakes in one UsageError."""
+    mistakes = check_names(stages)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    values: list[dict[str, Any]] = []
+    for number, words in enumerate(stages, 1):
+        is_first, is_last = number == 1, number == len(stages)
+        flags = [word for word in words if word in _RUNS_OWN]
+        if flags:
+            mistakes.append(f"stage {number}: {flags[0]} has no place in a stage; llm run has it")
+            continue
+        try:
+            verb = KINDS[words[0]].verb
+            found = resolve_values(words[0], verb, list(words[1 if verb is None else 2 :]))
+            mistakes += [f"stage {number}: {m}" for m in _misplaced(found, is_first, is_last)]
+            values.append(found)
+        except UsageError as fault:
+            mistakes.append(f"stage {number}: {fault}")
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    return make_pipeline([words[0] for words in stages], values)
+
+
+def make_pipeline(names: Sequence[str], values: Sequence[dict[str, Any]]) -> Pipeline:
+    """A pipeline of commands with all their values."""
+    stages = tuple(
+        Stage(
+            name=name,
+            verb=KINDS[name].verb,
+            values={key: value for key, value in found.items() if key not in _PLACES},
+        )
+        for name, found in zip(names, values, strict=True)
+    )
+    first, last = values[0], values[-1]
+    return Pipeline(
+        stages=stages,
+        inputs=tuple(first.get("paths") or first.get("inputs") or ()),
+        output=last["output"],
+        force=last["force"],
+        rejects=tuple(found.get("rejects") for found in values),
+    )
+
+
+def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[str]:
+    """Inputs and outputs that a stage at this place cannot have."""
+    found = []
+    inputs = values.get("paths") or values.get("inputs") or []
+    if is_first and (not inputs or STDIO in inputs):
+        found.append("the first stage names its files; stdin could not be read again")
+    if not is_first and inputs:
+        found.append(f"reads the stage before it, not {inputs[0]!r}; only the first names files")
+    if values.get("files_from") is not None:
+        found.append("--files-from has no place in a pipeline, which makes its own lists")
+    output = values.get("output", STDIO)
+    if is_last and output == STDIO:
+        found.append("the last stage needs -o: stdout could not be resumed")
+    if not is_last and output != STDIO:
+        found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
+    if not is_last and values.get("force"):
+        found.append("-f belongs to the last stage")
+    if values.get("rejects") == STDIO:
+        found.append("--rejects needs a file")
+    return found
+
+
+def settings_of(pipeline: Pipeline) -> dict[str, str]:
+    """What decides the output besides values: the contents of tokenizers, by digest."""
+    found = {}
+    for stage in pipeline.stages:
+        name = stage.values.get("tokenizer")
+        if name is not None:
+            path = Path(name) / "tokenizer.json" if os.path.isdir(name) else Path(name)
+            if not path.is_file():
+                raise InputError(f"{stage.title}: {path}: no such file")
+            found[f"contents of {path}"] = digest_file(path)[1]
+    return found
+
+
+class FileSource:
+    """Data files, by name, directory or glob."""
+
+    def __init__(
+        self, inputs: Sequence[str], suffixes: tuple[str, ...] | None, shard_bytes: int
+    ) -> None:
+        self._shard_bytes = shard_bytes
+        self._paths = expand_inputs(inputs) if suffixes is None else expand_inputs(inputs, suffixes)
+        for path in self._paths:
+            if not os.path.isfile(path):
+                raise UsageError(f"{path}: not a regular file; it could not be read again")
+        self._scans: dict[str, Scan] = {}
+
+    def identify(self, known: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for path in self._paths:
+            state = os.stat(path)
+            old = known.get(path, {})
+            if (old.get("bytes"), old.get("mtime_ns")) == (state.st_size, state.st_mtime_ns):
+                found[path] = old
+                continue
+            found[path] = {
+                "bytes": state.st_size,
+                "mtime_ns": state.st_mtime_ns,
+                "digest": self._scan(path).digest,
+            }
+        return found
+
+    def _scan(self, path: str) -> Scan:
+        if path not in self._scans:
+            self._scans[path] = scan(path, self._shard_bytes)
+        return self._scans[path]
+
+    def shares(self, folder: Path | None, *, is_whole: bool) -> list[Share]:
+        if is_whole:
+            return [Share(files=tuple(self._paths))]
+        found = [self._scan(path) for path in self._paths]
+        for one in found:
+            if not one.is_splittable and one.num_bytes > self._shard_bytes:
+                terminal.detail(f"run: {one.path} cannot be cut, so one unit reads all of it")
+        return list(shares(found, self._shard_bytes))
+
+
+class TreeSource:
+    """Files and source trees, for extract: units are groups of files in the order of the walk."""
+
+    def __init__(self, inputs: Sequence[str], values: dict[str, Any], shard_bytes: int) -> None:
+        from llmtools.data.extract import ExtractSettings, Passed, expand_arguments, find_files
+
+        self._shard_bytes = shard_bytes
+        self._arguments = expand_arguments(list(inputs))
+        settings = ExtractSettings(
+            include=tuple(values["include"] or ()),
+            exclude=tuple(values["exclude"] or ()),
+            max_bytes=values["max_bytes"],
+        )
+        passed = Passed(values["on_error"])
+        self._files = [
+            file
+            for argument in self._arguments
+            for file, _ in find_files(argument, settings, passed)
+        ]
+        if not self._files:
+            raise NothingLeft(f"{', '.join(inputs)}: no file here")
+
+    def identify(self, known: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for file in self._files:
+            state = os.stat(file)
+            found[_text(file)] = {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+        return found
+
+    def shares(self, folder: Path | None, *, is_whole: bool) -> list[Share]:
+        if len(set(self._files)) < len(self._files):
+            # Arguments that overlap give a file twice, which a list of files cannot say.
+            return [Share(files=tuple(self._arguments))]
+        groups: list[list[str]] = [[]]
+        held = 0
+        for file in self._files:
+            size = os.stat(file).st_size
+            if groups[-1] and held + size > self._shard_bytes:
+                groups.append([])
+                held = 0
+            groups[-1].append(file)
+            held += size
+        found = []
+        for number, group in enumerate(groups):
+            path = f"{folder}/{number:05d}.files"
+            if folder is not None:
+                write_file(Path(path), b"\0".join(map(os.fsencode, group)) + b"\0")
+            found.append(Share(files=tuple(self._arguments), files_from=path))
+        return found
+
+
+def _text(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def source_of(pipeline: Pipeline, shard_bytes: int) -> FileSource | TreeSource:
+    """The reader of the first stage's inputs; raises InputError where there are none."""
+    first = pipeline.stages[0]
+    if first.name == "extract":
+        return TreeSource(pipeline.inputs, first.values, shard_bytes)
+    suffixes = (".safetensors",) if first.name == "detokenize" else None
+    return FileSource(pipeline.inputs, suffixes, shard_bytes)
+
+
+def run_unit(unit: Unit) -> Outcome:
+    """Run the stages of a unit in this process, one after another."""
+    start = time.monotonic()
+    said: list[str] = []
+    counts: list[dict[str, Any]] = []
+    code, empty = 0, ""
+    for number, stage in enumerate(unit.stages):
+        values = stage.values | {"output": unit.outputs[number], "force": unit.force}
+        if "rejects" in _parameters(stage):
+            values["rejects"] = unit.rejects[number]
+        with ExitStack() as stack:
+            if number:
+                source = io.BufferedReader(Pieces([_whole(unit.outputs[number - 1])]))
+                stack.enter_context(standing_in(source))
+                values["inputs"] = [STDIO]
+            else:
+                values |= _open_first(unit, stack)
+            code, message, empty, report = _call(stage, values)
+        said += [message] if message else []
+        counts += [report] if report is not None else []
+        if code or empty:
+            break
+    for path in unit.outputs[:-1]:
+        remove(Path(path))
+        remove(manifest_path(Path(path)))
+    gc.collect()
+    is_done = code == 0 and not empty
+    return Outcome(
+        code=code,
+        message="\n".join(said),
+        output=part_of(Path(unit.outputs[-1])) if is_done else None,
+        rejects=tuple(
+            part_of(Path(path)) if path is not None and os.path.exists(path) else None
+            for path in unit.rejects
+        ),
+        counts=tuple(counts),
+        empty=empty,
+        wall_s=round(time.monotonic() - start, 3),
+    )
+
+
+def _whole(path: str) -> Piece:
+    return Piece(path=path, start=0, end=os.path.getsize(path))
+
+
+def _open_first(unit: Unit, stack: ExitStack) -> dict[str, Any]:
+    """What the first stage reads, as values; pieces stand in for stdin."""
+    if unit.pieces:
+        _record_pieces(unit)
+        source = io.BufferedReader(Pieces(unit.pieces))
+        stack.enter_context(standing_in(source, unit.source, unit.first_line))
+        return {"inputs": [STDIO]}
+    if unit.stages[0].name != "extract":
+        return {"inputs": list(unit.files)}
+    values: dict[str, Any] = {"paths": list(unit.files), "files_from": unit.files_from}
+    if unit.files_from is not None:
+        values |= {"include": None, "exclude": None}
+    return values
+
+
+def _record_pieces(unit: Unit) -> None:
+    """A manifest in the store that says which files the bytes about to be read are parts of."""
+    source = Pieces(unit.pieces)
+    digest, num_bytes = xxhash.xxh3_128(), 0
+    buffer = bytearray(1 << 20)
+    while size := source.readinto(buffer):
+        digest.update(memoryview(buffer)[:size])
+        num_bytes += size
+    source.close()
+    found = digest.hexdigest()
+    if [part.digest for part in unit.parents] == [found]:
+        return
+    sys.argv[1:] = ["run", "(unit " + unit.key + ")"]
+    recorder = Recorder("run", {"unit": unit.key})
+    recorder.inputs = [
+        {"path": part.path, "bytes": part.num_bytes, "digest": part.digest} for part in unit.parents
+    ]
+    recorder.outputs = [{"path": unit.source, "bytes": num_bytes, "digest": found}]
+    recorder.write_beside()
+
+
+def _parameters(stage: Stage) -> frozenset[str]:
+    function = _function(stage)
+    return frozenset(function.__annotations__)
+
+
+def _function(stage: Stage) -> Callable[..., None]:
+    importlib.import_module(f"llmtools.commands.{cli.COMMANDS[stage.name].module}")
+    return FUNCTIONS[stage.name, stage.verb]
+
+
+def _call(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dict[str, Any] | None]:
+    """Call a command: exit code, what it said on stderr, why nothing was left, its report."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    empty: list[str] = []
+
+    def work() -> None:
+        try:
+            _function(stage)(**values)
+        except NothingLeft as fault:
+            empty.append(str(fault))
+
+    sys.argv[1:] = [stage.title, values["output"]]
+    terminal.configure(quiet=True, json=True, color=False, progress="never")
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        code = cli.guarded(work, bool(os.environ.get("LLMTOOLS_TRACEBACK")))
+    message = stderr.getvalue().strip().removeprefix("error: ")
+    lines = stdout.getvalue().splitlines()
+    return code, message, empty[0] if empty else "", json.loads(lines[-1]) if lines else None
+
+
+def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:
+    """What is wrong with the stages' settings, found by running each on an empty input.
+
+    `extract` and `pack` are left out: their parsers know all that can be wrong.
+    """
+    mistakes = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix="phase-rehearsal-") as scratch:
+        for number, stage in enumerate(stages, 1):
+            if stage.name in ("extract", "pack"):
+                continue
+            values = stage.values | {"inputs": [STDIO], "output": f"{scratch}/{number}.jsonl"}
+            with standing_in(io.BufferedReader(Pieces([]))):
+                code, message, _, _ = _call(stage, values)
+            if code:
+                mistakes.append(f"stage {number} ({stage.title}): {message}")
+    return mistakes
+
+
+def main() -> None:
+    """The worker process."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            requests.put(line)
+        # Nobody waits for the answer any more. What is half-written was never published.
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
+        if "rehearse" in request:
+            stages = [Stage(**item) for item in request["rehearse"]]
+            answer: dict[str, Any] = {"mistakes": rehearse(stages, request["folder"])}
+        else:
+            answer = asdict(run_unit(unit_from(request["unit"])))
+        answers.write(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
