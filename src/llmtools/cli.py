@@ -12,7 +12,7 @@ import signal
 import sys
 
 from llmtools import __version__, signals, terminal
-from llmtools.errors import LLMToolsError, did_you_mean
+from llmtools.errors import LLMToolsError, did_you_mean, is_no_memory
 
 
 class Command:
@@ -184,26 +184,36 @@ def guarded(work: object, show_traceback: bool) -> int:
     except KeyboardInterrupt:
         terminal.error("interrupted")
         return 128 + signal.SIGINT
-    except MemoryError:
-        if show_traceback:
-            raise
-        terminal.error("out of memory; use smaller inputs or batches")
-        return 4
     except OSError as fault:
         if show_traceback:
             raise
-        terminal.error(str(fault))
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
-        return 4 if fault.errno in full else 3
+        if not is_no_memory(fault):
+            terminal.error(str(fault))
+            return _code_of(fault)
     except Exception as fault:
+        # Room to think, and to say it.
+        _reserve.clear()
         if (number := signals.received()) is not None:
             # A library turned the interruption into an exception of its own.
             terminal.error("interrupted")
             return 128 + number
         if show_traceback:
             raise
-        terminal.error(
-            f"internal error: {type(fault).__name__}: {fault}\n"
-            "This is a bug in llmtools; run again with --traceback and report what it prints."
-        )
-        return 70
+        if not is_no_memory(fault):
+            terminal.error(
+                f"internal error: {type(fault).__name__}: {fault}\n"
+                "This is a bug in llmtools; run again with --traceback and report what it prints."
+            )
+            return 70
+    # Said here, where the exception is gone and with it all that its frames held.
+    terminal.error("out of memory; use smaller inputs or batches, or a machine with more")
+    return 4
+
+
+# Never touched, so that it takes address space alone; given up when memory has run out.
+_reserve = [bytearray(1 << 20)]
+
+
+def _code_of(fault: OSError) -> int:
+    lacks = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+    return 4 if fault.errno in lacks else 3

@@ -53,6 +53,31 @@ class InterruptedRun(LLMToolsError):
     exit_code = 5
 
 
+_NO_MEMORY = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "unable to allocate",
+    "out of memory",
+    "outofmemory",
+)
+
+
+def is_no_memory(fault: BaseException) -> bool:
+    """Whether an exception, or one that it came from, says that memory ran out.
+
+    The loader, numpy, torch and LLVM each raise a class of their own for it.
+    """
+    seen: BaseException | None = fault
+    while seen is not None:
+        text = f"{type(seen).__name__}: {seen}".lower()
+        if isinstance(seen, MemoryError) or any(words in text for words in _NO_MEMORY):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known name nearest to `name`, or '' when nothing is near."""
     import difflib

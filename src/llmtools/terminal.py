@@ -8,7 +8,6 @@ to nothing: dataclasses, typing and json would be half of that command's time.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL_S = 10.0
 # No path is this long; a value in a damaged file may be.
-_LONG_WORD = re.compile(r"\S{4200,}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LONGEST_WORD = 4200
 
 
 class Display:
@@ -106,8 +104,11 @@ def readable(message: str) -> str:
 
     Without it a damaged file could fill the screen, or send the terminal commands.
     """
-    message = _LONG_WORD.sub(lambda word: f"{word[0][:300]}[{len(word[0]) - 300} more]", message)
-    message = _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], message)
+    if len(message) > LONGEST_WORD:
+        for word in message.split():
+            if len(word) > LONGEST_WORD:
+                message = message.replace(word, f"{word[:300]}[{len(word) - 300} more]")
+    message = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message)
     return message.encode("utf-8", "backslashreplace").decode()
 
 

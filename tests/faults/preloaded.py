@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,16 @@ class Ended:
 class Preloaded:
     """A server and what it needs to be asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wrapper: Sequence[str] = ()) -> None:
+        """`folder` is for its files; `wrapper` is a command that runs the one after it."""
         self._folder = folder
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*wrapper, sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        self.pid = self._server.pid
         self.idle_bytes = int(self._answer()["idle_bytes"])
 
     def close(self) -> None:
@@ -80,6 +85,7 @@ class Preloaded:
         cwd: Path,
         stdin: bytes = b"",
         stdout: Path | None = None,
+        env: Mapping[str, str] | None = None,
         signals: Sequence[tuple[float, int]] = (),
         limit_bytes: int | None = None,
         timeout_s: float = 60,
@@ -95,6 +101,7 @@ class Preloaded:
             "argv": [str(a) for a in argv],
             "cwd": str(cwd),
             "limit_bytes": limit_bytes,
+            "env": dict(env or {}),
             **{name: str(path) for name, path in place.items()},
         }
         if stdout is not None:
@@ -199,6 +206,7 @@ def _child(request: dict[str, Any], told: int) -> None:
     try:
         os.setsid()
         os.chdir(request["cwd"])
+        os.environ.update(request["env"])
         for handle, name, flags in (
             (0, "stdin", os.O_RDONLY),
             (1, "stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),

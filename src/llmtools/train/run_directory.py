@@ -89,9 +89,11 @@ class RunDirectory:
         """Append one line to metrics.jsonl."""
         with output_faults(str(self.path / METRICS)):
             if self._metrics is None:
-                self._metrics = open(self.path / METRICS, "ab")
-            self._metrics.write(json.dumps(dict(metrics), allow_nan=False).encode() + b"\n")
-            self._metrics.flush()
+                # Unbuffered: what a full disk refuses must not be tried again by close().
+                self._metrics = open(self.path / METRICS, "ab", buffering=0)
+            left = memoryview(json.dumps(dict(metrics), allow_nan=False).encode() + b"\n")
+            while left:
+                left = left[self._metrics.write(left) :]
 
     def save(self, step: int, fill: Callable[[Path], None], *, keep_last: int | None) -> Path:
         """Write a checkpoint, point `latest` at it, then remove those beyond `keep_last`."""
