@@ -44,7 +44,7 @@ stage "pretrain: $steps steps"
 llm pretrain train --val val --model-config "$here/quickstart-model.json" --tokenizer tokenizer.json \
     --max-steps "$steps" --batch-size 16 --learning-rate 2e-3 --warmup-steps 40 \
     --eval-every 50 --save-every 100 --keep-last 1 --seed 1 -o base
-$python "$here/plot_loss.py" base/metrics.jsonl loss.png
+llm inspect base --plot loss.png
 
 stage "finetune: LoRA on $finetune_steps batches of signatures and docstrings"
 $python "$here/docstring_pairs.py" "$stdlib" > pairs.jsonl

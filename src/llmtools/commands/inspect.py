@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import command, make_app
-from llmtools.errors import AnswerIsNo
+from llmtools.commands.common import Force, command, make_app
+from llmtools.errors import AnswerIsNo, UsageError
 
 app = make_app()
 
@@ -32,6 +32,11 @@ def inspect(
         bool,
         typer.Option("--check", help="Hash it and its lineage again; exit 1 where one changed."),
     ] = False,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", help="Draw a run's curves or the lengths (.png, .svg, .pdf)."),
+    ] = None,
+    force: Force = False,
 ) -> None:
     """Say what a file or directory is and holds.
 
@@ -41,6 +46,11 @@ def inspect(
     from llmtools.formats.describe import describe
     from llmtools.formats.lineage_text import printable
 
+    if plot is None and force:
+        raise UsageError("-f has no effect without --plot")
+    if plot is not None:
+        _draw(path, plot, force)
+        return
     if lineage or check:
         _show_lineage(path, check)
         return
@@ -54,6 +64,15 @@ def inspect(
     else:
         lines = _lines(_brief(description), 0)
         terminal.emit_text("".join(printable(line) + "\n" for line in lines))
+
+
+def _draw(path: str, out: str, force: bool) -> None:
+    from llmtools.formats.describe import describe
+    from llmtools.formats.plot import check_plot, draw, save
+
+    check_plot(out, force=force)
+    save(draw(path, describe(path)), out, force=force)
+    terminal.note(f"{out}: drawn from {path}")
 
 
 def _show_lineage(path: str, checks: bool) -> None:

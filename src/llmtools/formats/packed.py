@@ -225,6 +225,11 @@ class PackedDataset:
             before += len(shard.input_ids)
         return np.concatenate(found), num_tokens
 
+    def segments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Document id (uint64) and length (int32) of every segment, in order."""
+        ids = np.concatenate([shard.document_ids for shard in self._shards])
+        return ids, np.concatenate([shard.segments for shard in self._shards])
+
     def row(self, index: int) -> PackedRow:
         """Row `index`, 0 <= index < num_rows."""
         if not 0 <= index < self.num_rows:
