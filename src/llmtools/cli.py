@@ -112,6 +112,8 @@ def main(argv: list[str] | None = None) -> None:
     signals.install()
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     finally:
         signals.ignore()
     sys.exit(code)
@@ -169,8 +171,12 @@ def guarded(work: object, show_traceback: bool) -> int:
     """Run `work()` and turn every way it can end into an exit code with at most one message."""
     assert callable(work)
     try:
-        work()
-        sys.stdout.flush()
+        try:
+            work()
+            sys.stdout.flush()
+        finally:
+            # How it ended is decided: a further signal must not disturb saying so.
+            signals.ignore()
         return 0
     except LLMToolsError as fault:
         if show_traceback:

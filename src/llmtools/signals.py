@@ -35,7 +35,8 @@ def install() -> None:
 def ignore() -> None:
     """The command has ended: no signal turns its result into a traceback any more."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is _unwind:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class held:

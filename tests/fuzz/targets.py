@@ -118,9 +118,39 @@ TARGETS = {
     "manifest": Target(
         "rows/manifest.json",
         mutate.in_json,
-        ("inspect rows", f"pretrain rows --model-config model.json {TRAIN} out"),
+        (
+            "inspect rows",
+            "inspect rows --lineage",
+            "inspect rows --check",
+            "why d1 rows",
+            f"pretrain rows --model-config model.json {TRAIN} out",
+        ),
+    ),
+    "settings": Target(
+        "llmtools.toml",
+        mutate.in_text,
+        (
+            "filter short.jsonl -o out.jsonl",
+            "filter --show-config",
+            "pack few.safetensors -o out",
+            "tokenizer train short.jsonl -o out.json",
+        ),
     ),
 }
+
+SETTINGS = """\
+[filter]
+rules = "length"
+min-doc-words = 20
+annotate = true
+
+[pack]
+seq-len = 16
+
+[tokenizer.train]
+vocab-size = 300
+pattern = "gpt4"
+"""
 
 
 def build_bench(folder: Path) -> Path:
@@ -146,6 +176,7 @@ def build_bench(folder: Path) -> Path:
     run_llm("quantize", "base", "--scheme", "Q8_0", "-o", "small.gguf", cwd=folder)
     half = f"pretrain rows --model-config model.json {TRAIN} run".split()
     run_llm(*half[:-1], "run", "--save-every", "2", cwd=folder)
+    (folder / "llmtools.toml").write_text(SETTINGS)
     # As a kill after step 2 leaves it.
     shutil.rmtree(folder / "run" / "step-000003")
     (folder / "run" / "latest").write_text("step-000002\n")
