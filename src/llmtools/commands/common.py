@@ -138,14 +138,51 @@ def resolve_values(name: str, verb: str | None, arguments: list[str]) -> dict[st
     return found[0]
 
 
+ShardBytes = Annotated[
+    str, typer.Option("--shard-bytes", help="Input of a unit; larger files are cut.")
+]
+# A second or a few of work: little is lost with a unit, and the 20 ms of its own are little too.
+SHARD_BYTES = "16M"
+# Flags of commands that treat each document alone, and so can run in units (commands/sharding.py).
+_UNITS: dict[str, tuple[Any, Any]] = {
+    "workers": (
+        Annotated[
+            int, typer.Option("--workers", min=1, help="Processes; more than 1 needs files and -o.")
+        ],
+        1,
+    ),
+    "work_dir": (
+        Annotated[
+            Path | None,
+            typer.Option("--work-dir", help="Keeps what is done.  [default: beside the output]"),
+        ],
+        None,
+    ),
+    "shard_bytes": (ShardBytes, SHARD_BYTES),
+    "resume": (
+        Annotated[
+            bool, typer.Option("--resume/--no-resume", help="Go on with what --work-dir holds.")
+        ],
+        True,
+    ),
+}
+
+
 def command(
-    app: typer.Typer, name: str, *, examples: Sequence[str], verb: str | None = None
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: Sequence[str],
+    verb: str | None = None,
+    has_units: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the command `name` (or the verb of a two-word command).
 
     Its first docstring paragraph, or the root table's line, and two real examples open the help.
-    The global display flags are added to its signature and applied before it runs.
+    The global display flags are added to its signature and applied before it runs; with `has_units`
+    also those of _UNITS.
     """
+    flags = _GLOBALS | (_UNITS if has_units else {})
 
     def register(function: F) -> F:
         FUNCTIONS[name, verb] = function
@@ -154,11 +191,11 @@ def command(
             inspect.Parameter(
                 key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
             )
-            for key, (annotation, default) in _GLOBALS.items()
+            for key, (annotation, default) in flags.items()
         ]
 
         def run(**values: Any) -> None:
-            given = {key: values.pop(key) for key in _GLOBALS}
+            given = {key: values.pop(key) for key in flags}
             if _resolved is not None:
                 _resolved.append(values)
                 return
@@ -171,7 +208,12 @@ def command(
             )
             started_s = time.monotonic()
             try:
-                function(**values)
+                if has_units and _wants_units(given) and not values.get("dry_run"):
+                    from llmtools.commands.sharding import run_in_units
+
+                    run_in_units(name, values, **{key: given[key] for key in _UNITS})
+                else:
+                    function(**values)
             except BrokenPipeError as fault:
                 raise _ReaderLeft from fault
             usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -193,6 +235,15 @@ def command(
         return function
 
     return register
+
+
+def _wants_units(given: Mapping[str, Any]) -> bool:
+    if given["workers"] > 1 or given["work_dir"] is not None:
+        return True
+    for key, flag in (("resume", "--no-resume"), ("shard_bytes", "--shard-bytes")):
+        if given[key] != _UNITS[key][1]:
+            raise UsageError(f"{flag} has no effect without --workers or --work-dir")
+    return False
 
 
 def run_typer(app: typer.Typer, program: str, arguments: list[str]) -> None:

@@ -26,6 +26,7 @@ app = make_app()
 @command(
     app,
     "extract",
+    has_units=True,
     examples=[
         "llm extract project/ --include '*.py' --include '*.md' -o documents.jsonl.zst",
         "llm extract site/ --exclude node_modules | llm filter | llm dedup -o clean.jsonl",

@@ -43,6 +43,7 @@ def _limits(option: str, given: str) -> tuple[tuple[int, float], ...]:
 @command(
     app,
     "filter",
+    has_units=True,
     examples=[
         "llm filter crawl.jsonl.zst --rejects dropped.jsonl -o kept.jsonl.zst",
         "llm extract site/ | llm filter --rules length,symbols --min-doc-words 20 | llm dedup",

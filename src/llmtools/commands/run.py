@@ -10,6 +10,8 @@ import typer
 
 from llmtools import terminal
 from llmtools.commands.common import (
+    SHARD_BYTES,
+    ShardBytes,
     byte_size,
     command,
     make_app,
@@ -45,9 +47,7 @@ def run(
     executor: Annotated[
         str, typer.Option("--executor", help="Where units run: local, on this machine.")
     ] = "local",
-    shard_bytes: Annotated[
-        str, typer.Option("--shard-bytes", help="Input of a unit, as 64M; larger files are cut.")
-    ] = "64M",
+    shard_bytes: ShardBytes = SHARD_BYTES,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with what is in the work directory.")
     ] = True,
@@ -67,7 +67,13 @@ def run(
         raise UsageError(f"--executor {executor}: local is the only executor in this version")
     from dataclasses import replace
 
-    from llmtools.commands.sharding import PROGRAM, parse_pipeline, settings_of, source_of
+    from llmtools.commands.sharding import (
+        PROGRAM,
+        count_line,
+        parse_pipeline,
+        settings_of,
+        source_of,
+    )
     from llmtools.shards import runner
     from llmtools.shards.pipeline import split_stages
 
@@ -89,17 +95,12 @@ def run(
         _show_plan(runner.preview(job))
         return
     totals = runner.run(job)
-    stages = "\n".join(f"  {stage}" for stage in map(_stage_line, totals["stages"]))
+    stages = "\n".join(f"  {one['stage']}: {count_line(one)}" for one in totals["stages"])
     report(
         {**totals, "output": parsed.output},
         f"run: {totals['units_run']:,} of {totals['units']:,} units run, {parsed.output} is there"
         f"\n{stages}",
     )
-
-
-def _stage_line(stage: dict[str, Any]) -> str:
-    numbers = [f"{k} {v:,}" for k, v in stage.items() if isinstance(v, int)]
-    return f"{stage['stage']}: {', '.join(numbers)}"
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

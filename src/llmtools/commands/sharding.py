@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -25,12 +25,13 @@ from typing import Any
 import xxhash
 
 from llmtools import cli, terminal
-from llmtools.commands.common import FUNCTIONS, resolve_values
+from llmtools.commands.common import FUNCTIONS, byte_size, report, resolve_values, resume_command
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import remove
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder, digest_file, manifest_path
 from llmtools.formats.stream import STDIO, expand_inputs, standing_in, write_file
+from llmtools.shards import runner
 from llmtools.shards.join import part_of
 from llmtools.shards.pipeline import KINDS, Pipeline, check_names
 from llmtools.shards.split import Scan, Share, scan, shares
@@ -40,8 +41,10 @@ PROGRAM = [sys.executable, "-P", "-m", "llmtools.commands.sharding"]
 # What a stage reads and writes; the rest of its values decide what it does.
 _PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects")
 # Flags of the whole run, which a stage cannot have on its own.
-_RUNS_OWN = cli.GLOBAL_FLAGS | cli.GLOBAL_VALUES - {"--config"} | {"-h", "--help", "--show-config"}
-_RUNS_OWN |= {"-n", "--dry-run"}
+_RUNS_OWN = frozenset(
+    "-h --help --show-config -n --dry-run --workers --work-dir --shard-bytes --resume"
+    " --no-resume".split()
+) | (cli.GLOBAL_FLAGS | cli.GLOBAL_VALUES) - {"--config"}
 
 
 def parse_pipeline(stages: Sequence[Sequence[str]]) -> Pipeline:
@@ -108,6 +111,48 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
     if values.get("rejects") == STDIO:
         found.append("--rejects needs a file")
     return found
+
+
+def run_in_units(
+    name: str,
+    values: dict[str, Any],
+    *,
+    workers: int,
+    work_dir: Path | None,
+    shard_bytes: str,
+    resume: bool,
+) -> None:
+    """One command over its files in units: what --workers asks for."""
+    mistakes = _misplaced(values, is_first=True, is_last=True)
+    if mistakes:
+        raise UsageError("--workers and --work-dir: " + "; ".join(mistakes))
+    pipeline = make_pipeline([name], [values])
+    size = byte_size("--shard-bytes", shard_bytes)
+    output = Path(pipeline.output)
+    hidden = output.absolute().with_name(f".{output.name}.llmtools-work")
+    totals = runner.run(
+        runner.Job(
+            pipeline=pipeline,
+            source=source_of(pipeline, size),
+            folder=hidden if work_dir is None else work_dir,
+            program=PROGRAM,
+            settings=settings_of(pipeline),
+            workers=workers,
+            shard_bytes=size,
+            resume=resume,
+            resume_command=resume_command("llm"),
+        )
+    )
+    if work_dir is None:
+        remove(hidden)
+    counts = {key: value for key, value in totals["stages"][0].items() if key != "stage"}
+    report(counts, f"{name}: {count_line(counts)} ({totals['units']:,} units)")
+
+
+def count_line(counts: Mapping[str, Any]) -> str:
+    """The whole numbers of a report in words; tables in it are left to --json."""
+    found = {key: value for key, value in counts.items() if isinstance(value, int)}
+    return ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in found.items())
 
 
 def settings_of(pipeline: Pipeline) -> dict[str, str]:
@@ -255,7 +300,9 @@ def run_unit(unit: Unit) -> Outcome:
     for path in unit.outputs[:-1]:
         remove(Path(path))
         remove(manifest_path(Path(path)))
+    # The collector is off while records stream; what modules keep for good is not looked at again.
     gc.collect()
+    gc.freeze()
     is_done = code == 0 and not empty
     return Outcome(
         code=code,

@@ -31,6 +31,7 @@ app = make_app()
 @command(
     app,
     "tokenize",
+    has_units=True,
     examples=[
         "llm tokenize docs.jsonl.zst -t tokenizer.json -o tokens/",
         "llm dedup crawl/ | llm tokenize -t model.gguf | llm pack --seq-len 1024 -o train/",
