@@ -1,0 +1,300 @@
+"""One case for every flag of every command: two command lines that differ in it alone.
+
+A new flag gets a line here: COMMAND: {"--flag": Case(what to add to the command's BASE line)}.
+Command lines are words of a shell; names of files are those that test_flags.py makes; `out` is the
+output. `test_flags.py` fails where a flag has no case, or changing it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """added: words that change the flag. base: what they are added to, the command's by default.
+
+    instead: the whole changed line, where adding words does not do. refused: exit code and part of
+    the message, where the change is refused. existing: `out` is there already. after: a line that
+    has run before both. watch: 'result' (exit code, stdout, files), 'stderr', or 'threads'.
+    """
+
+    added: str = ""
+    base: str = ""
+    instead: str = ""
+    refused: tuple[int, str] | None = None
+    existing: bool = False
+    after: str = ""
+    watch: str = "result"
+
+
+BASE = {
+    "extract": "extract tree -o out",
+    "filter": "filter varied.jsonl --rejects rejects --min-doc-words 5 -o out",
+    "dedup": "dedup near.jsonl -o out",
+    "tokenizer train": "tokenizer train docs.jsonl --vocab-size 300 -o out",
+    "tokenize": "tokenize docs.jsonl -t tok.json -o out.safetensors",
+    "detokenize": "detokenize t.safetensors -t tok.json -o out",
+    "pack": "pack docs.jsonl -t tok.json --seq-len 16 -o out",
+    "pretrain": "pretrain rows --model-config config.json --max-steps 3 --warmup-steps 1"
+    " --batch-size 2 --dtype fp32 -o out",
+    "finetune": "finetune base chat.jsonl --max-steps 3 --warmup-steps 1 --batch-size 2"
+    " --learning-rate 1e-3 --dtype fp32 -o out",
+    "quantize": "quantize base -o out.gguf",
+    "eval": "eval base --tasks perplexity --documents docs.jsonl -o out --json",
+    "generate": "generate base 'The capital' --max-tokens 8 --temperature 2 --seed 1",
+    "serve": "serve base --port 0",
+}
+CHATTY = BASE["generate"].replace("base", "chatty")
+LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
+SAVES = BASE["pretrain"] + " --save-every 1"
+BAD = {
+    "filter": "filter bad.jsonl --rules length --min-doc-words 1 -o out",
+    "dedup": "dedup bad.jsonl -o out",
+    "tokenizer train": "tokenizer train bad.jsonl --vocab-size 300 -o out",
+    "tokenize": "tokenize bad.jsonl -t tok.json -o out.safetensors",
+    "pack": "pack bad.jsonl -t tok.json --seq-len 16 -o out",
+}
+NO_DEVICE = (4, "cuda:77")
+EXISTS = Case("-f", existing=True)
+THREADS = Case("--threads 3", watch="threads")
+DEVICE = Case("--device cuda:77", refused=NO_DEVICE)
+PLAN = Case("--dry-run")
+
+
+def _skips(command: str) -> dict[str, Case]:
+    return {
+        "--on-error": Case("--on-error skip", base=BAD[command]),
+        "--rejects": Case("--rejects kept", base=BAD[command] + " --on-error skip"),
+    }
+
+
+def _output(command: str, other: str = "other") -> Case:
+    line = BASE[command]
+    return Case(instead=" ".join([*line.split(" -o ")[:1], "-o", other]))
+
+
+CASES: dict[str, dict[str, Case]] = {
+    "extract": {
+        "--output": _output("extract"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--include": Case("--include '*.py'"),
+        "--exclude": Case("--exclude '*.py'"),
+        "--max-bytes": Case("--max-bytes 3"),
+        "--rejects": Case("--rejects kept"),
+        "--on-error": Case("--on-error fail", refused=(3, "not UTF-8")),
+    },
+    "filter": {
+        "--output": _output("filter"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--rules": Case("--rules length"),
+        "--annotate": Case("--annotate"),
+        "--min-doc-words": Case("--min-doc-words 20"),
+        "--max-doc-words": Case("--max-doc-words 35"),
+        "--dup-para-frac": Case("--dup-para-frac 0"),
+        "--dup-para-char-frac": Case("--dup-para-char-frac 0"),
+        "--dup-line-frac": Case("--dup-line-frac 0"),
+        "--dup-line-char-frac": Case("--dup-line-char-frac 0"),
+        "--top-n-grams": Case("--top-n-grams 2:0.06"),
+        "--dup-n-grams": Case("--dup-n-grams 5:0.0001"),
+        "--max-symbol-word-ratio": Case("--max-symbol-word-ratio 0"),
+        "--text-key": Case("--text-key body"),
+        "--id-key": Case("--id-key other"),
+        **_skips("filter"),
+    },
+    "dedup": {
+        "--output": _output("dedup"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--cluster-ids": Case("--cluster-ids"),
+        "--n-grams": Case("--n-grams 1"),
+        "--num-buckets": Case("--num-buckets 1"),
+        "--hashes-per-bucket": Case("--hashes-per-bucket 1"),
+        "--seed": Case("--seed 2"),
+        "--text-key": Case("--text-key body"),
+        "--id-key": Case("--id-key other", base=BASE["dedup"] + " --cluster-ids"),
+        **_skips("dedup"),
+    },
+    "tokenizer train": {
+        "--output": _output("tokenizer train"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--vocab-size": Case("--vocab-size 280"),
+        "--pattern": Case("--pattern gpt4"),
+        "--special-tokens": Case("--special-tokens '<|endoftext|>'"),
+        "--text-key": Case("--text-key body"),
+        **_skips("tokenizer train"),
+    },
+    "tokenize": {
+        "--tokenizer": Case("-t other.json"),
+        "--output": _output("tokenize"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--no-eos": Case("--no-eos"),
+        "--bos": Case("--bos", refused=(2, "no BOS token")),
+        "--parse-special": Case("--parse-special"),
+        "--text-key": Case("--text-key body"),
+        "--id-key": Case("--id-key other"),
+        **_skips("tokenize"),
+    },
+    "detokenize": {
+        "--tokenizer": Case("-t other.json", refused=(3, "other.json")),
+        "--output": _output("detokenize"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+    },
+    "pack": {
+        "--tokenizer": Case("-t other.json"),
+        "--seq-len": Case("--seq-len 32"),
+        "--output": _output("pack"),
+        "--strategy": Case("--strategy other", refused=(2, "'concat'")),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--text-key": Case("--text-key body"),
+        "--id-key": Case("--id-key other"),
+        **_skips("pack"),
+    },
+    "pretrain": {
+        "--output": _output("pretrain"),
+        "--max-steps": Case("--max-steps 2"),
+        "--model-config": Case("--model-config wide.json"),
+        "--init": Case(
+            instead="pretrain rows --init small --max-steps 3 --warmup-steps 1 --batch-size 2"
+            " --dtype fp32 -o out"
+        ),
+        "--val": Case("--val rows"),
+        "--tokenizer": Case("--tokenizer tok.json", refused=(2, "not the tokenizer")),
+        "--learning-rate": Case("--learning-rate 1e-2"),
+        "--min-lr-ratio": Case("--min-lr-ratio 0.9"),
+        "--lr-schedule": Case("--lr-schedule linear"),
+        "--warmup-steps": Case("--warmup-steps 2"),
+        "--batch-size": Case("--batch-size 3"),
+        "--grad-accum": Case("--grad-accum 2"),
+        "--adam-beta1": Case("--adam-beta1 0.5"),
+        "--adam-beta2": Case("--adam-beta2 0.5"),
+        "--weight-decay": Case("--weight-decay 5"),
+        "--max-grad-norm": Case("--max-grad-norm 0.01"),
+        "--dtype": Case("--dtype bf16"),
+        "--eval-every": Case("--eval-every 1", base=BASE["pretrain"] + " --val rows"),
+        "--save-every": Case("--save-every 1"),
+        "--keep-last": Case("--keep-last 1", base=SAVES),
+        "--resume": Case("--no-resume", after=BASE["pretrain"], refused=(2, "--resume")),
+        "--force": Case("-f", existing=True),
+        "--dry-run": PLAN,
+        "--seed": Case("--seed 2"),
+        "--device": DEVICE,
+        "--threads": THREADS,
+    },
+    "finetune": {
+        "--output": _output("finetune"),
+        "--method": Case("--method other", refused=(2, "'sft'")),
+        "--adapter": Case("--adapter lora"),
+        "--lora-r": Case("--lora-r 2", base=LORA),
+        "--lora-alpha": Case("--lora-alpha 4", base=LORA),
+        "--lora-dropout": Case("--lora-dropout 0.5", base=LORA),
+        "--lora-target": Case("--lora-target q_proj", base=LORA),
+        "--val": Case("--val chat.jsonl"),
+        "--val-fraction": Case("--val-fraction 0.25"),
+        "--epochs": Case(instead="finetune base chat.jsonl --epochs 2 --dtype fp32 -o out"),
+        "--max-steps": Case("--max-steps 2"),
+        "--learning-rate": Case("--learning-rate 1e-2"),
+        "--min-lr-ratio": Case("--min-lr-ratio 0.9"),
+        "--lr-schedule": Case("--lr-schedule cosine"),
+        "--warmup-steps": Case("--warmup-steps 2"),
+        "--batch-size": Case("--batch-size 3"),
+        "--grad-accum": Case("--grad-accum 2"),
+        "--weight-decay": Case("--weight-decay 5"),
+        "--max-grad-norm": Case("--max-grad-norm 0.01"),
+        "--max-length": Case("--max-length 45", base=BASE["finetune"] + " --on-too-long skip"),
+        "--on-too-long": Case("--on-too-long skip", base=BASE["finetune"] + " --max-length 40"),
+        "--dtype": Case("--dtype bf16"),
+        "--eval-every": Case("--eval-every 1", base=BASE["finetune"] + " --val chat.jsonl"),
+        "--save-every": Case("--save-every 0", refused=(2, "--save-every")),
+        "--resume": Case("--no-resume", after=BASE["finetune"], refused=(2, "--resume")),
+        "--force": Case("-f", existing=True),
+        "--dry-run": PLAN,
+        "--seed": Case("--seed 2"),
+        "--device": DEVICE,
+        "--threads": THREADS,
+    },
+    "quantize": {
+        "--output": _output("quantize"),
+        "--method": Case("--method other", refused=(2, "'rtn'")),
+        "--scheme": Case("--scheme Q4_0"),
+        "--documents": Case("--documents docs.jsonl", base=BASE["quantize"] + " --json"),
+        "--limit-tokens": Case(
+            "--limit-tokens 50", base=BASE["quantize"] + " --json --documents docs.jsonl"
+        ),
+        "--base": Case("--base small", refused=(2, "--base has no effect")),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--device": Case(
+            "--device cuda:77",
+            base=BASE["quantize"] + " --documents docs.jsonl",
+            refused=NO_DEVICE,
+        ),
+        "--threads": THREADS,
+    },
+    "eval": {
+        "--tasks": Case("--tasks other", refused=(2, "other")),
+        "--documents": Case("--documents more.jsonl"),
+        "--context": Case("--context 8"),
+        "--limit-tokens": Case("--limit-tokens 50"),
+        "--output": Case(instead="eval base --tasks perplexity --documents docs.jsonl --json"),
+        "--base": Case("--base small", refused=(3, "small")),
+        "--text-key": Case("--text-key body"),
+        "--force": EXISTS,
+        "--dry-run": PLAN,
+        "--device": DEVICE,
+        "--threads": THREADS,
+    },
+    "generate": {
+        "--chat": Case("--chat", base=CHATTY),
+        "--system": Case("--system 'Be brief.'", base=CHATTY + " --chat"),
+        "--max-tokens": Case("--max-tokens 4"),
+        "--temperature": Case("--temperature 0"),
+        "--top-k": Case("--top-k 1"),
+        "--top-p": Case("--top-p 0.01"),
+        "--min-p": Case("--min-p 0.99"),
+        "--seed": Case("--seed 2"),
+        "--stop": Case("--stop ' '", base="generate talker hello --max-tokens 4"),
+        "--ignore-eos": Case("--ignore-eos", base="generate mute hello --max-tokens 4 --json"),
+        "--jsonl": Case(instead="generate base --jsonl --max-tokens 8 --temperature 2 --seed 1"),
+        "--base": Case("--base small", refused=(3, "small")),
+        "--dry-run": PLAN,
+        "--device": DEVICE,
+        "--threads": THREADS,
+    },
+    "serve": {
+        "--host": Case("--host 0.0.0.0", watch="stderr"),
+        "--port": Case("--port taken", refused=(4, "cannot listen")),
+        "--api-key-file": Case("--api-key-file keys.txt"),
+        "--max-batch": Case("--max-batch 3"),
+        "--name": Case("--name helper"),
+        "--base": Case("--base small", refused=(3, "small")),
+        "--dry-run": PLAN,
+        "--device": DEVICE,
+        "--threads": THREADS,
+    },
+}
+
+# Flags of every command; what they do everywhere is tested at the end of test_flags.py.
+EVERYWHERE = {
+    "--quiet",
+    "--verbose",
+    "--json",
+    "--no-color",
+    "--progress",
+    "--traceback",
+    "--config",
+    "--show-config",
+}
+# Commands that only look, whose flags have tests of their own: name -> files.
+ELSEWHERE = {
+    "inspect": "commands/test_inspect.py commands/test_lineage.py",
+    "why": "commands/test_lineage.py",
+    "completion": "commands/test_completion.py",
+    "doctor": "commands/test_doctor.py",
+}
