@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--dry-run": PLAN,
         "--include": Case("--include '*.py'"),
         "--exclude": Case("--exclude '*.py'"),
+        "--files-from": Case("--files-from list.txt"),
         "--max-bytes": Case("--max-bytes 3"),
         "--rejects": Case("--rejects kept"),
         "--on-error": Case("--on-error fail", refused=(3, "not UTF-8")),
@@ -291,9 +292,11 @@ EVERYWHERE = {
     "--config",
     "--show-config",
 }
-# Commands that only look, whose flags have tests of their own: name -> files.
+# Commands that only look, and `run`, which starts processes: their flags have tests of their own,
+# in these files.
 ELSEWHERE = {
-    "inspect": "commands/test_inspect.py commands/test_lineage.py",
+    "run": "commands/test_run.py",
+    "inspect": "commands/test_inspect.py commands/test_lineage.py formats/test_plot.py",
     "why": "commands/test_lineage.py",
     "completion": "commands/test_completion.py",
     "doctor": "commands/test_doctor.py",

@@ -108,7 +108,7 @@ def extract(
     or is not UTF-8.
     """
     arguments = expand_arguments(paths)
-    _check_listed(arguments, files, settings)
+    check_listed(arguments, files, settings)
     check_outputs([output] if rejects is None else [output, rejects], force=force)
     recorder = Recorder("extract", asdict(settings))
     passed = Passed(on_error)
@@ -224,7 +224,7 @@ def read_list(path: str) -> list[str]:
     return [os.fsdecode(name) for name in data.split(b"\0" if b"\0" in data else b"\n") if name]
 
 
-def _check_listed(arguments: list[str], files: list[str] | None, settings: ExtractSettings) -> None:
+def check_listed(arguments: list[str], files: list[str] | None, settings: ExtractSettings) -> None:
     """Raises for a listed file that is below no argument, and for patterns beside a list."""
     if files is None:
         return

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmtools.data.encode import EncodeSettings, frame_vocabulary
-from llmtools.data.extract import ExtractSettings, Passed, expand_arguments, find_files
+from llmtools.data.extract import (
+    ExtractSettings,
+    Passed,
+    check_listed,
+    expand_arguments,
+    find_files,
+)
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.packed import SHARD_BYTES
 from llmtools.formats.skips import OnError, check_rejects
@@ -103,6 +109,7 @@ def plan_extract(
 ) -> Plan:
     """Walks the tree and asks for the sizes of files; reads none."""
     arguments = expand_arguments(paths)
+    check_listed(arguments, files, settings)
     _check_files(_outputs(output, rejects), force=force)
     passed = Passed()
     sizes = []
