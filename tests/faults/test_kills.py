@@ -15,6 +15,7 @@ from faults.workshop import JOBS, Job, contents, hidden
 from support import LLM
 
 KILLS, SIGNALS = 3, 3
+SOAK_RUNS = 50
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_many_killed_runs_are_made_good(name, llm, workshop, whole, tmp_path):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    for number in range(100):
+    for number in range(SOAK_RUNS):
         folder = tmp_path / str(number)
         folder.mkdir()
         kill_and_run_again(llm, name, workshop, folder, chance, whole[name])
@@ -134,7 +135,7 @@ def test_many_interrupted_runs_leave_no_trace(name, llm, workshop, whole, tmp_pa
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    for number in range(100):
+    for number in range(SOAK_RUNS):
         folder = tmp_path / str(number)
         folder.mkdir()
         interrupt(llm, name, workshop, folder, chance, whole[name])

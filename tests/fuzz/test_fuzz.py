@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ import pytest
 from faults.preloaded import Ended, Preloaded
 from fuzz.targets import TARGETS, build_bench, copy_bench, damage
 
-CASES = 14
-SOAK_S = 60.0
+CASES = 12
+SOAK_S = 30.0
 TIMEOUT_S = 40.0
 # All inputs are below a megabyte, but for 100 MB that a few compressed kilobytes may stand for.
 BOUND_BYTES = 400 << 20
@@ -81,6 +82,30 @@ def run_case(name: str, seed: str, llm: Preloaded, bench: Path, place: Path) -> 
         return f"{fault}: seed {seed!r}: llm {command}\n{ended.message[-1500:]}"
     finally:
         shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"code": 70, "message": "error: internal error"}, "exit 70"),
+        ({"code": -11}, "exit -11"),
+        ({"code": 4, "message": "error: out of memory"}, "exit 4"),
+        ({"message": "Traceback (most recent call last)"}, "more than a message"),
+        ({"code": 0, "message": "x.py:1: RuntimeWarning: overflow"}, "more than a message"),
+        ({"message": ""}, "no message"),
+        ({"message": "x" * 6000}, "6000 characters"),
+        ({"is_hung": True}, "no answer"),
+        ({"peak_bytes": 2 << 30}, "MiB of memory"),
+    ],
+)
+def test_the_judge_of_a_run_finds_each_fault(changes, fault, llm, tmp_path):
+    good = Ended(
+        code=3, stdout=b"", message="error: file.json: bad", seconds=1.0, peak_bytes=llm.idle_bytes
+    )
+    assert fault_of(good, llm, tmp_path) is None
+    assert fault in str(fault_of(replace(good, **changes), llm, tmp_path))
+    (tmp_path / "out.jsonl").touch()
+    assert "an output" in str(fault_of(good, llm, tmp_path))
 
 
 @pytest.mark.parametrize("name", TARGETS)
