@@ -349,6 +349,8 @@ def test_flags_are_checked(made, tmp_path):
     (tmp_path / "full" / "mine").touch()
     done = run(pipeline, tmp_path, check=False, work="full")
     assert_user_error(done, 2, "full holds other files")
+    (tmp_path / "full" / "mine").rename(tmp_path / "full" / ".plan.json.llmtools-tmp")
+    run(pipeline, tmp_path, work="full")
     assert_user_error(run("filter no.jsonl -o x", tmp_path, check=False), 3, "no.jsonl: no such")
 
 

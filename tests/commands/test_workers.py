@@ -70,9 +70,15 @@ def test_the_output_is_that_of_one_process(made, tmp_path, name):
 def test_the_report_has_the_keys_of_one_process(made, tmp_path):
     base = ["filter", made / "docs.jsonl", "--rules", "length", "--json", "-o"]
     alone = json.loads(run_llm(*base, tmp_path / "a.jsonl").stdout)
-    together = json.loads(
-        run_llm(*base, tmp_path / "b.jsonl", "--workers", 2, "--shard-bytes", "100K").stdout
-    )
+    units = ["--workers", 2, "--shard-bytes", "5"]
+    together = json.loads(run_llm(*base, tmp_path / "b.jsonl", *units[:3], "3K").stdout)
+    assert together == alone
+    (tmp_path / "tree" / ".git").mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / "tree" / f"{number}.txt").write_text("text" if number else "\0")
+    base = ["extract", tmp_path / "tree", "--exclude", "3.txt", "--json", "-o"]
+    alone = json.loads(run_llm(*base, tmp_path / "c.jsonl").stdout)
+    together = json.loads(run_llm(*base, tmp_path / "d.jsonl", *units).stdout)
     assert together == alone
 
 

@@ -180,6 +180,7 @@ class FileSource:
             if not os.path.isfile(path):
                 raise UsageError(f"{path}: not a regular file; it could not be read again")
         self._scans: dict[str, Scan] = {}
+        self.counts: dict[str, Any] = {}
 
     def identify(self, known: dict[str, Any]) -> dict[str, Any]:
         found = {}
@@ -232,6 +233,11 @@ class TreeSource:
         ]
         if not self._files:
             raise NothingLeft(f"{', '.join(inputs)}: no file here")
+        # Arguments that overlap give a file twice, which a list of files cannot say.
+        self._is_whole = len(set(self._files)) < len(self._files)
+        self.counts: dict[str, Any] = {}
+        if not self._is_whole:
+            self.counts = {"skipped": dict(passed.counts)}
 
     def identify(self, known: dict[str, Any]) -> dict[str, Any]:
         found = {}
@@ -241,8 +247,7 @@ class TreeSource:
         return found
 
     def shares(self, folder: Path | None, *, is_whole: bool) -> list[Share]:
-        if len(set(self._files)) < len(self._files):
-            # Arguments that overlap give a file twice, which a list of files cannot say.
+        if self._is_whole:
             return [Share(files=tuple(self._arguments))]
         groups: list[list[str]] = [[]]
         held = 0
@@ -371,13 +376,13 @@ def _function(stage: Stage) -> Callable[..., None]:
 def _call(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dict[str, Any] | None]:
     """Call a command: exit code, what it said on stderr, why nothing was left, its report."""
     stdout, stderr = io.StringIO(), io.StringIO()
-    empty: list[str] = []
+    empty: list[NothingLeft] = []
 
     def work() -> None:
         try:
             _function(stage)(**values)
         except NothingLeft as fault:
-            empty.append(str(fault))
+            empty.append(fault)
 
     sys.argv[1:] = [stage.title, values["output"]]
     terminal.configure(quiet=True, json=True, color=False, progress="never")
@@ -385,7 +390,9 @@ def _call(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dict[str
         code = cli.guarded(work, bool(os.environ.get("LLMTOOLS_TRACEBACK")))
     message = stderr.getvalue().strip().removeprefix("error: ")
     lines = stdout.getvalue().splitlines()
-    return code, message, empty[0] if empty else "", json.loads(lines[-1]) if lines else None
+    if empty:
+        return code, message, str(empty[0]), dict(empty[0].counts or {})
+    return code, message, "", json.loads(lines[-1]) if lines else None
 
 
 def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:

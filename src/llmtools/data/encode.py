@@ -137,7 +137,8 @@ class _Frames:
                 yield frame
         if not counts["documents"]:
             raise NothingLeft(
-                f"{', '.join(self._inputs)}: no documents in the input{self._skips.explain()}"
+                f"{', '.join(self._inputs)}: no documents in the input{self._skips.explain()}",
+                counts | {"documents_skipped": self._skips.count},
             )
         self._recorder.count(**counts)
         self._skips.record(self._recorder)

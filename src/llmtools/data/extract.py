@@ -118,7 +118,7 @@ def extract(
     ):
         counts = _write(arguments, files, out, settings, passed, recorder)
         if counts["documents"] == 0:
-            raise NothingLeft(f"{', '.join(paths)}: no text file here{_reasons(passed)}")
+            raise NothingLeft(f"{', '.join(paths)}: no text file here{_reasons(passed)}", counts)
     recorder.count(**counts)
     recorder.wrote(out)
     if passed.sink is not None:

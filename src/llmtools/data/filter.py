@@ -58,7 +58,7 @@ def filter_documents(
                 counts = _write(documents, settings, kept, dropped, annotate, recorder.drops)
                 counts["documents_skipped"] = skips.count
                 if counts["documents_kept"] == 0:
-                    raise NothingLeft(_explain(inputs, rejects, counts, skips))
+                    raise NothingLeft(_explain(inputs, rejects, counts, skips), counts)
                 sinks[output] = kept
                 # All or none: neither output is published before both are written out.
                 for sink in sinks.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llmtools.errors import InputError
@@ -19,7 +20,14 @@ class MalformedRecord(InputError):
 
 
 class NothingLeft(InputError):
-    """The input was read to its end and held nothing to work on; files of rejects are kept."""
+    """The input was read to its end and held nothing to work on; files of rejects are kept.
+
+    counts: the command's report all the same, as of one part of a larger input.
+    """
+
+    def __init__(self, message: str, counts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.counts = counts
 
 
 def no_metadata(raw: bytes, value: Any, where: str) -> MalformedRecord:

@@ -33,7 +33,12 @@ from llmtools.shards.unit import Outcome, Part, Piece, Unit, add_counts, unit_fr
 
 
 class Source(Protocol):
-    """What the first stage reads."""
+    """What the first stage reads.
+
+    counts: what finding the inputs adds to the first stage's report.
+    """
+
+    counts: dict[str, Any]
 
     def identify(self, known: dict[str, Any]) -> dict[str, Any]:
         """What tells each input from a changed one; `known` is what it was before, if anything."""
@@ -99,7 +104,10 @@ def _unknown(found: Sequence[Phase], number: int) -> int | None:
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; --work-dir is a directory")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).exists():
+    if not folder.is_dir() or (folder / PLAN).exists():
+        return
+    # Hidden ones may be what a kill left of writing the plan.
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"{folder} holds other files; choose an empty directory for --work-dir")
 
 
@@ -149,8 +157,9 @@ class _Run:
             ledger.close()
 
     def _clear(self, *, keep_plan: bool = False) -> None:
+        # The plan goes last: a folder with other files and no plan would be taken for somebody's.
         names = [LEDGER] if keep_plan else [LEDGER, PLAN]
-        for path in [*(self.folder / name for name in names), *self.folder.glob("phase-*")]:
+        for path in [*self.folder.glob("phase-*"), *(self.folder / name for name in names)]:
             remove(path)
 
     def _plan(self) -> None:
@@ -188,6 +197,7 @@ class _Run:
                     remove_parts(self.folder / _name(number - 1), keep_rejects=True)
         self._publish(ledger, lists, done)
         counts: list[dict[str, Any]] = [{} for _ in self.pipeline.stages]
+        counts[0] = self.job.source.counts
         for phase, units in zip(self.phases, lists, strict=True):
             for unit in units:
                 for at, found in enumerate(ledger.done[unit.key].counts):
