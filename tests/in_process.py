@@ -56,8 +56,9 @@ def run_here(
     stdin: bytes = b"",
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    check: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `llm ARGS` like support.run_llm, without a process; never checks the exit code."""
+    """Run `llm ARGS` like support.run_llm, without a process; `check` fails at a non-zero exit."""
     line = [str(arg) for arg in args]
     out, err = _Capture(), _Capture()
     with _as_a_process(cwd or Path.cwd(), env or {}):
@@ -68,4 +69,5 @@ def run_here(
         except SystemExit as end:
             code = end.code
     assert isinstance(code, int) or code is None
+    assert not check or not code, err.taken().decode()
     return subprocess.CompletedProcess(line, code or 0, out.taken(), err.taken())

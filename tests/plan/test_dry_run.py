@@ -150,7 +150,7 @@ def stored_bytes(output: Path) -> int:
     return sum(f.stat().st_size for f in files if not f.name.endswith(about))
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("serve", "finetune")])
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("serve", "finetune", "lora")])
 def test_a_real_run_takes_what_its_plan_says(name, place, tmp_path):
     plan = plan_of(place, name)
     output = tmp_path / "out"
@@ -179,7 +179,7 @@ def test_memory_of_training_grows_with_the_batch_as_planned(place, tmp_path):
         tmp_path / "wide.json", hidden_size=128, intermediate_size=512, num_hidden_layers=4
     )
     plans, peaks = [], []
-    for size in (1, 512):
+    for size in (1, 256):
         line = ["pretrain", str(place / "rows"), "--model-config", str(config), "--max-steps", "1"]
         line += ["--dtype", "fp32", "--batch-size", str(size), "-o", str(tmp_path / f"run{size}")]
         plans.append(json.loads(run_here(*line, "-n", "--json").stdout)["memory_bytes"])
@@ -280,3 +280,30 @@ def test_a_compressed_input_counts_with_the_size_its_frames_state(place, tmp_pat
     ]
     assert plans[0]["facts"]["input_bytes"] == plans[1]["facts"]["input_bytes"]
     assert packed.stat().st_size < plans[1]["facts"]["input_bytes"] / 2
+
+
+def test_a_run_that_is_there_is_continued_or_refused_in_a_plan_as_in_a_run(place, tmp_path):
+    line = arguments(place, "pretrain", tmp_path / "run")
+    run_here(*line)
+    before = tree(tmp_path)
+    same = run_here(*line, "-n", "--json")
+    assert json.loads(same.stdout)["command"] == "pretrain"
+    for extra in (["--seed", "5"], ["--no-resume"]):
+        planned, real = run_here(*line, *extra, "-n"), run_here(*line, *extra)
+        assert_user_error(planned, 2, str(tmp_path / "run"))
+        assert planned.stderr == real.stderr
+    assert tree(tmp_path) == before
+
+
+def test_an_adapter_is_planned_with_its_base_and_not_merged(place, tmp_path):
+    adapter, temporary = tmp_path / "adapter", tmp_path / "tmp"
+    temporary.mkdir()
+    assert run_here(*arguments(place, "lora", adapter)).returncode == 0
+    env = {"TMPDIR": str(temporary)}
+    output = tmp_path / "out.gguf"
+    planned = run_here("quantize", adapter, "-o", output, "-n", "--json", env=env)
+    run_here("quantize", adapter, "-o", output)
+    plan = json.loads(planned.stdout)
+    assert plan["disk_bytes"] == pytest.approx(output.stat().st_size, rel=0.1)
+    assert list(temporary.iterdir()) == []
+    assert run_here("generate", adapter, "hello", "-n").returncode == 0

@@ -28,10 +28,12 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 
 WEIGHT_BYTES = 4
 NO_DISK = Estimate(value=0, basis="nothing is written")
-# Copies of the largest tensor while it is rounded: as read, in fp32, its blocks, their bytes.
-TENSOR_COPIES = 4
+# The largest tensor while it is rounded, against its size in fp32: the values, their blocks.
+TENSOR_COPIES = 2.5
+# The process that rounds: torch is loaded for a directory alone.
+ROUNDING_BYTES = {True: 300_000_000, False: 120_000_000}
 # Weights a second that one thread rounds to blocks, measured with SmolLM2-135M.
-ROUNDED_PER_S = 40e6
+ROUNDED_PER_S = 25e6
 # Of the rate of large products, what scoring a text reaches.
 SHARE_OF_RATE = 0.5
 
@@ -211,8 +213,9 @@ def plan_quantize(
     ready = prepare_export(base_of(source, base) if is_adapter(source) else source, scheme)
     check_space(output, ready.num_bytes)
     sizes = [_elements(one.shape) for one in ready.sources]
-    largest = max(sizes) * WEIGHT_BYTES * TENSOR_COPIES
-    memory: float = BASE_BYTES + largest + ready.bytes_before
+    largest = round(max(sizes) * WEIGHT_BYTES * TENSOR_COPIES)
+    program = ROUNDING_BYTES[source.is_dir()]
+    memory: float = program + largest + ready.bytes_before
     basis = f"the largest tensor {largest:,}, pages of the file {ready.bytes_before:,}"
     seconds = sum(sizes) / ROUNDED_PER_S
     timing = f"{ROUNDED_PER_S / 1e6:.0f} M weights a second, measured on a 2-core machine"
@@ -232,7 +235,7 @@ def plan_quantize(
             time = Estimate(value=seconds, basis=f"{timing}, and two scorings")
     return Plan(
         command="quantize",
-        memory=Estimate(value=memory, basis=f"{basis}, the program {BASE_BYTES:,}"),
+        memory=Estimate(value=memory, basis=f"{basis}, the program {program:,}"),
         disk=Estimate(value=0, basis="stdout")
         if output == STDIO
         else Estimate(value=ready.num_bytes, basis="tensor shapes and metadata"),
