@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import LLM, assert_user_error, run_llm
+from served import post, serving
+from support import assert_user_error, run_llm
 from tiny_llama import save_tiny_llama
 
 SETTINGS: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": 5, "max_tokens": 30}
@@ -26,28 +23,6 @@ SETTINGS: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": 5, "max_t
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("served") / "tiny")
-
-
-@contextmanager
-def serving(model: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The process and its address, once it is ready."""
-    command = [*LLM, "serve", str(model), "--port", "0", "--device", "cpu", *args]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline().decode()
-            found = re.search(r"http://[\w.]+:\d+", line)
-            assert found, line
-            yield process, found[0]
-        finally:
-            process.kill()
-
-
-def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=60) as response:
-        value: dict[str, Any] = json.loads(response.read())
-        return value
 
 
 def test_answers_equal_generate_and_sigterm_lets_them_finish(model: Path) -> None:

@@ -21,6 +21,7 @@ from llmtools.errors import LLMToolsError
 from llmtools.server.events import ChatEvents, CompletionEvents, EventStream
 from llmtools.server.generation import ClientLeft, Generation, unless_client_leaves
 from llmtools.server.metrics import CLIENT_LEFT, Metrics, MetricsMiddleware
+from llmtools.server.patience import BODY_SECONDS
 from llmtools.server.schema import (
     MAX_PROMPTS,
     APIError,
@@ -34,6 +35,7 @@ from llmtools.server.worker import Worker
 MAX_BODY_BYTES = 8 << 20
 # What OpenAI's API takes where /v1/completions names no limit; an answer in a chat has none.
 COMPLETION_MAX_TOKENS = 16
+RETRY_AFTER_S = "5"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +174,19 @@ async def _respond(
 
 
 async def _read_body(http: Request) -> bytes:
+    too_large = APIError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    announced = http.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+        raise too_large
     body = bytearray()
     try:
-        async for chunk in http.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise APIError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in http.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+    except TimeoutError as fault:
+        raise APIError(408, f"the body took longer than {BODY_SECONDS:g} s") from fault
     except ClientDisconnect as fault:
         raise ClientLeft from fault
     return bytes(body)
@@ -191,7 +200,8 @@ def _add_error_handlers(app: FastAPI) -> None:
             fault = APIError(fault.status_code, f"{fault.detail}: {http.method} {http.url.path}")
         elif not isinstance(fault, APIError):
             fault = APIError(500, f"internal error: {type(fault).__name__}: {fault}")
-        return JSONResponse(fault.to_json(), fault.status)
+        headers = {"Retry-After": RETRY_AFTER_S} if fault.status == 503 else None
+        return JSONResponse(fault.to_json(), fault.status, headers)
 
     for kind in (APIError, ClientLeft, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -27,8 +28,10 @@ class Generation:
             worker.submit(request, self._deliver)
 
     def _deliver(self, output: Output | LLMToolsError) -> None:
-        # Called in the worker's thread; asyncio's queues belong to the event loop's.
-        self._loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+        # Called in the worker's thread; asyncio's queues belong to the event loop's, which is
+        # closed before the worker's last step ends when a second Ctrl-C stops the server.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
     async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
         """Each output with the number of its request; raises what the engine raised."""

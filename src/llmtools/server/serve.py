@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from llmtools.engine.load import LoadedModel
 from llmtools.errors import InputError, ResourceError
 from llmtools.server.app import Service, create_app
 from llmtools.server.metrics import Metrics
+from llmtools.server.patience import MAX_CONNECTIONS, PatientProtocol
 from llmtools.server.worker import Worker
 
 MAX_WAITING = 256
@@ -86,10 +89,18 @@ def make_server(service: Service) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         lifespan="off",
+        http=PatientProtocol,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,
     )
     return uvicorn.Server(config)
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """A second Ctrl-C cancels what is under way; uvicorn would print a traceback for each."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError | KeyboardInterrupt)
 
 
 def serve(service: Service, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -98,6 +109,7 @@ def serve(service: Service, listener: socket.socket, on_ready: Callable[[], None
     A second Ctrl-C ends at once. on_ready: called when connections are accepted.
     """
     server = make_server(service)
+    logging.getLogger("uvicorn.error").addFilter(_is_fault)
     service.worker.start()
     try:
         listener.listen(128)
