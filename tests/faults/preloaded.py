@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ class Preloaded:
         signals: Sequence[tuple[float, int]] = (),
         limit_bytes: int | None = None,
         timeout_s: float = 60,
+        meanwhile: Callable[[int], None] = lambda pid: None,
     ) -> Ended:
         """Run `llm ARGV`; `signals` are (seconds after the last, number) to send it.
 
+        meanwhile: called with its process id while it runs.
         limit_bytes: address space beyond what is mapped at the start. A run longer than `timeout_s`
         is killed and `is_hung`.
         """
@@ -115,6 +117,7 @@ class Preloaded:
         hung = threading.Event()
 
         def watch() -> None:
+            meanwhile(pid)
             for delay, number in signals:
                 if done.wait(delay):
                     return

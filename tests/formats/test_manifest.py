@@ -88,6 +88,12 @@ def test_files_listed_with_their_size_are_not_read_again(tmp_path: Path) -> None
     reader = Recorder("pretrain", {})
     listed = reader.read_tree(folder, "train-*")
     assert reader.inputs[0]["digest_from"] == "manifest.json"
+    # A file that was written after its manifest is read, though it has the listed size.
+    (folder / "train-0.bin").write_bytes(b"two")
+    later_ns = (folder / "manifest.json").stat().st_mtime_ns + 1_000_000
+    os.utime(folder / "train-0.bin", ns=(later_ns, later_ns))
+    assert Recorder("pretrain", {}).read_tree(folder, "train-*") != listed
+    (folder / "train-0.bin").write_bytes(b"one")
     os.remove(folder / "manifest.json")
     assert Recorder("pretrain", {}).read_tree(folder, "train-*") == listed
     (folder / "train-0.bin").write_bytes(b"longer")

@@ -148,17 +148,21 @@ class Recorder:
     def read_tree(self, directory: Path, pattern: str) -> str:
         """Record the files of an artefact's directory that match; returns their common digest.
 
-        A file that the directory's manifest lists with its present size has its digest from there,
-        so that a large data set need not be read twice; such entries say so.
+        A file that the directory's manifest lists with its present size, and that is not younger
+        than the manifest, has its digest from there, so that a large data set need not be read
+        twice; such entries say so.
         """
         record = read_manifest(directory) or {}
+        written_ns = manifest_path(directory).stat().st_mtime_ns if record else 0
         listed = {entry["path"]: entry for entry in entries(record, "outputs")}
         total = xxhash.xxh3_128()
         for file in sorted(directory.glob(pattern)):
             known = listed.get(file.name)
-            num_bytes = file.stat().st_size
+            status = file.stat()
+            num_bytes = status.st_size
             entry: dict[str, Any] = {"path": str(file), "bytes": num_bytes}
-            if known is not None and known.get("bytes") == num_bytes:
+            is_as_listed = known is not None and known.get("bytes") == num_bytes
+            if known is not None and is_as_listed and status.st_mtime_ns <= written_ns:
                 entry |= {"digest": known["digest"], "digest_from": FILE_NAME}
             else:
                 entry["digest"] = digest_file(file)[1]
