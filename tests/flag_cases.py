@@ -292,6 +292,9 @@ EVERYWHERE = {
     "--config",
     "--show-config",
 }
+# Flags of `run` and of the commands that can work as it does; they start processes, and what they
+# change is seen in commands/test_workers.py.
+UNITS = {"--workers", "--work-dir", "--shard-bytes", "--resume"}
 # Commands that only look, and `run`, which starts processes: their flags have tests of their own,
 # in these files.
 ELSEWHERE = {

@@ -18,7 +18,7 @@ import torch
 import typer
 
 from bad_records import BAD, GOOD
-from flag_cases import BASE, CASES, ELSEWHERE, EVERYWHERE, Case
+from flag_cases import BASE, CASES, ELSEWHERE, EVERYWHERE, UNITS, Case
 from in_process import run_here
 from llmtools.cli import COMMANDS
 from llmtools.formats.gguf import GGUFFile
@@ -290,10 +290,13 @@ def test_every_flag_has_a_case_and_every_case_a_flag(command):
     options = options_of(command)
     own = options.keys() - EVERYWHERE
     assert options.keys() >= EVERYWHERE
-    if command not in ELSEWHERE:
-        assert own == CASES[command].keys()
-        return
     folder = Path(__file__).parent
+    if command not in ELSEWHERE:
+        units = own & UNITS if "--workers" in own else set()
+        assert own - units == CASES[command].keys()
+        text = (folder / "commands" / "test_workers.py").read_text()
+        assert {flag for flag in units if f'"{flag}"' in text} == units
+        return
     text = "".join((folder / name).read_text() for name in ELSEWHERE[command].split())
     used = {flag for flag in own if any(f'"{name}"' in text for name in options[flag])}
     assert used == own

@@ -86,10 +86,14 @@ def test_a_work_directory_remembers_also_for_one_worker(made, tmp_path):
     base = ["filter", made / "some.jsonl", "--rules", "length", "--min-doc-words", "5"]
     base += ["-o", "out.jsonl", "--work-dir", "work"]
     run_llm(*base, cwd=tmp_path)
-    assert b"done already" in run_llm(*base, cwd=tmp_path).stderr
+    assert b"done already" in run_llm(*base, "--resume", cwd=tmp_path).stderr
     other = run_llm(*base, "--min-doc-words", "6", cwd=tmp_path, check=False)
     assert_user_error(other, 2, "min_doc_words was 5, now 6")
-    run_llm(*base, "--min-doc-words", "6", "--no-resume", "-f", cwd=tmp_path)
+    again = run_llm(*base, "--min-doc-words", "6", "--no-resume", "-f", cwd=tmp_path)
+    assert b"(units: 1)" in again.stderr
+    base[-1] = "other"
+    smaller = run_llm(*base, "-f", "--shard-bytes", "20K", cwd=tmp_path)
+    assert b"(units: 1)" not in smaller.stderr
 
 
 def test_what_units_cannot_do_is_refused(made, tmp_path):

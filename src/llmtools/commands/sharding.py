@@ -146,7 +146,7 @@ def run_in_units(
     if work_dir is None:
         remove(hidden)
     counts = {key: value for key, value in totals["stages"][0].items() if key != "stage"}
-    report(counts, f"{name}: {count_line(counts)} ({totals['units']:,} units)")
+    report(counts, f"{name}: {count_line(counts)} (units: {totals['units']:,})")
 
 
 def count_line(counts: Mapping[str, Any]) -> str:
