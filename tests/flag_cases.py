@@ -304,3 +304,16 @@ ELSEWHERE = {
     "completion": "commands/test_completion.py",
     "doctor": "commands/test_doctor.py",
 }
+
+# A command line with a setting that cannot have an effect, its exit code, and what is said of it.
+NO_EFFECT = {
+    "filter": (BASE["filter"] + " --rules length --dup-line-frac 0.1", 0, "--dup-line-frac"),
+    "tokenize": (BASE["tokenize"] + " --rejects kept", 2, "--rejects has no effect"),
+    "pretrain": (BASE["pretrain"] + " --eval-every 1", 2, "--eval-every has no effect"),
+    "finetune": (BASE["finetune"] + " --eval-every 1", 2, "--eval-every has no effect"),
+    "lora": (BASE["finetune"] + " --lora-r 4", 2, "--lora-r have no effect"),
+    "quantize": (BASE["quantize"] + " --limit-tokens 9", 2, "--limit-tokens has no effect"),
+    "quantize device": (BASE["quantize"] + " --device cpu", 2, "--device has no effect"),
+    "generate": ("generate base hello --max-tokens 2 --top-k 4 --seed 1", 0, "--top-k, --seed"),
+    "system": (BASE["generate"] + " --system x", 2, "--system has no effect"),
+}

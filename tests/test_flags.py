@@ -18,7 +18,7 @@ import torch
 import typer
 
 from bad_records import BAD, GOOD
-from flag_cases import BASE, CASES, ELSEWHERE, EVERYWHERE, UNITS, Case
+from flag_cases import BASE, CASES, ELSEWHERE, EVERYWHERE, NO_EFFECT, UNITS, Case
 from in_process import run_here
 from llmtools.cli import COMMANDS
 from llmtools.formats.gguf import GGUFFile
@@ -318,7 +318,13 @@ def test_a_flag_without_effect_is_found(place, tmp_path, observed):
     assert result(runs[0]) == result(runs[1])
 
 
-DATA = ("extract", "filter", "dedup", "tokenizer train", "tokenize", "detokenize", "pack")
+@pytest.mark.parametrize("name", NO_EFFECT)
+def test_a_setting_that_cannot_have_an_effect_is_an_error_or_a_warning(
+    name, place, tmp_path, observed
+):
+    line, code, said = NO_EFFECT[name]
+    found = outcome(place, tmp_path / "run", Case(), line)
+    assert (found["code"], said in found["stderr"]) == (code, True), found["stderr"]
 
 
 @pytest.mark.parametrize("command", BASE)

@@ -194,7 +194,9 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(tmp_path
 
 
 def test_epochs_set_the_number_of_steps(tmp_path):
-    summary = finetune(inputs(tmp_path, max_steps=None, epochs=2.0, val_fraction=None))
+    summary = finetune(
+        inputs(tmp_path, max_steps=None, epochs=2.0, val_fraction=None, eval_every=None)
+    )
     assert (summary["step"], summary["epoch"]) == (8, 2.0)
 
 

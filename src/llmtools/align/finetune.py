@@ -28,7 +28,7 @@ from llmtools.tokenizer.load import load_tokenizer
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.loop import Job, train
 from llmtools.train.model_files import AdapterModel, ModelFiles, WholeModel, generation_settings
-from llmtools.train.pretrain import run_summary
+from llmtools.train.pretrain import run_summary, unused_mistakes
 from llmtools.train.run_directory import RunDirectory, check_apart, open_run, run_sections
 from llmtools.train.settings import DType, Schedule, TrainSettings
 from llmtools.train.size import check_run_space
@@ -143,7 +143,11 @@ def prepare(inputs: FinetuneInputs) -> Prepared:
     recorder = Recorder("finetune", {})
     rows, val_rows, data = _read(inputs, tokenizer, config, recorder)
     settings = inputs.settings(rows.num_rows)
-    if mistakes := settings.mistakes():
+    mistakes = [
+        *settings.mistakes(),
+        *unused_mistakes(settings, has_val=val_rows is not None),
+    ]
+    if mistakes:
         raise UsageError("; ".join(mistakes))
 
     digest = record_model(inputs.model, recorder)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llmtools import terminal
 from llmtools.commands.common import (
     DryRun,
     Force,
@@ -109,6 +110,8 @@ def filter_(
         dup_n_grams=dup,
         max_symbol_word_ratio=max_symbol_word_ratio,
     )
+    for name in settings.unused():
+        terminal.warn(f"--{name.replace('_', '-')} has no effect: --rules leaves its rule out")
     if dry_run:
         from llmtools.plan.data import plan_filter
 

@@ -134,6 +134,10 @@ def generate(
         return
     ids = encode_prompt(loaded.tokenizer, _messages(system, text) if chat else text)
     request = loaded.request("prompt", ids, settings, DEFAULT_MAX_TOKENS)
+    given = [n for n in ("top_k", "top_p", "min_p", "seed") if settings[n] is not None]
+    if given and request.sampling.temperature == 0:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        terminal.warn(f"no effect at temperature 0, which takes the likeliest token: {flags}")
     streams = not terminal.display().json
     for output in loaded.engine.run([request]):
         if streams and output.text:

@@ -72,6 +72,8 @@ def quantize(
 
     if limit_tokens is not None and not documents:
         raise UsageError("--limit-tokens has no effect without --documents")
+    if device != "auto" and not documents:
+        raise UsageError("--device has no effect without --documents: only scoring runs there")
     if output == STDIO and (documents or terminal.display().json):
         raise UsageError("the model cannot go to stdout here; give it a place with -o FILE")
     if Path(output).is_dir():

@@ -24,6 +24,19 @@ Values = npt.NDArray[np.float64]
 NGramLimits = tuple[tuple[int, float], ...]
 
 RULES = ("length", "repetition", "symbols")
+# The settings of each rule.
+THRESHOLDS = {
+    "length": ("min_doc_words", "max_doc_words"),
+    "repetition": (
+        "dup_para_frac",
+        "dup_para_char_frac",
+        "dup_line_frac",
+        "dup_line_char_frac",
+        "top_n_grams",
+        "dup_n_grams",
+    ),
+    "symbols": ("max_symbol_word_ratio",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +53,17 @@ class QualitySettings:
     top_n_grams: NGramLimits = ((2, 0.2), (3, 0.18), (4, 0.16))
     dup_n_grams: NGramLimits = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.1))
     max_symbol_word_ratio: float = 0.1
+
+    def unused(self) -> list[str]:
+        """Thresholds that were changed although their rule is not applied."""
+        defaults = type(self).__dataclass_fields__
+        return [
+            name
+            for rule, names in THRESHOLDS.items()
+            if rule not in self.rules
+            for name in names
+            if getattr(self, name) != defaults[name].default
+        ]
 
     def __post_init__(self) -> None:
         faults = [

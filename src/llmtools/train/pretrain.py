@@ -84,6 +84,7 @@ def prepare(inputs: PretrainInputs, settings: TrainSettings) -> Prepared:
         config, _ = shape_of(inputs.init)
     mistakes = [
         *settings.mistakes(),
+        *unused_mistakes(settings, has_val=inputs.val is not None),
         *_data_mistakes(dataset, config),
         *([] if val is None else _val_mistakes(val, dataset, config)),
         *_tokenizer_mistakes(tokenizer, dataset),
@@ -118,6 +119,13 @@ def prepare(inputs: PretrainInputs, settings: TrainSettings) -> Prepared:
         recorder=recorder,
         sections=run_sections(settings.as_dict(), model_section, data_section, device),
     )
+
+
+def unused_mistakes(settings: TrainSettings, *, has_val: bool) -> list[str]:
+    """Settings that could not have an effect."""
+    if settings.eval_every is None or has_val:
+        return []
+    return ["--eval-every has no effect without validation data (--val)"]
 
 
 def pretrain(inputs: PretrainInputs, settings: TrainSettings) -> dict[str, Any]:
