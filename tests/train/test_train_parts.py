@@ -199,3 +199,18 @@ def test_the_digest_of_packed_data_follows_its_content(tmp_path):
 def test_sections_leave_out_what_is_not_set():
     sections = run_sections({"a": 1, "b": None}, {}, {}, torch.device("cpu"))
     assert sections["train"] == {"a": 1} and sections["about"]["device"] == "cpu"
+
+
+def test_a_model_that_was_half_published_is_published_again_without_leftovers(tmp_path):
+    def fill(folder):
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    with open_run(tmp_path / "run", SECTIONS, resume=True, force=False) as run:
+        step = run.save(5, fill, keep_last=None)
+        run.publish(step)
+        # As after a kill just before `latest` is removed.
+        run.publish(step)
+        run.finish_publishing()
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "model.safetensors", "run.toml"}

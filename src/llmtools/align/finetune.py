@@ -184,6 +184,8 @@ def finetune(inputs: FinetuneInputs) -> dict[str, Any]:
         if ready.lora is not None:
             inject_lora(decoder, ready.lora, seed=inputs.seed)
         if run.is_published:
+            # A kill may have come before the last checkpoints were gone.
+            run.finish_publishing()
             terminal.note(f"{inputs.output} is finished")
             return run_summary(inputs.output, inputs.output, decoder)
         _announce(decoder, ready.rows, ready.settings)

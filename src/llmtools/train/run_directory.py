@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from llmtools import __version__, terminal
+from llmtools import __version__, signals, terminal
 from llmtools.config import Sections, differences, format_toml, read_toml
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import lock_directory, remove, remove_leftovers, temporary_for
@@ -124,6 +124,8 @@ class RunDirectory:
                 # Some file systems have no hard links.
                 shutil.copyfile(file, place)
             os.replace(place, self.path / file.name)
+            # Renaming a link onto another link of the same file does nothing.
+            remove(place)
 
     def finish_publishing(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -141,9 +143,11 @@ def _checkpoints(run: Path) -> list[tuple[int, Path]]:
 def _retire(path: Path) -> None:
     """Remove a directory so that it is there whole or not at all."""
     hidden = temporary_for(path)
-    remove(hidden)
-    os.rename(path, hidden)
-    remove(hidden)
+    # Between the two a signal would leave it hidden.
+    with signals.held():
+        remove(hidden)
+        os.rename(path, hidden)
+        remove(hidden)
 
 
 def _is_published(path: Path) -> bool:
