@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Clean-up takes milliseconds. A signal after this long finds it stuck and ends the process at once.
 GRACE_S = 2.0
+# Libraries swallow exceptions while they are imported or called back; it is raised again this soon.
+AGAIN_S = 0.2
 
 _received: int | None = None
 _received_s = 0.0
@@ -29,11 +31,14 @@ def install() -> None:
     signal.signal(signal.SIGTERM, _unwind)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _unwind)
-    sys.unraisablehook = _retry_swallowed
+    sys.unraisablehook = _hide_swallowed
 
 
 def ignore() -> None:
     """The command has ended: no signal turns its result into a traceback any more."""
+    if signal.getsignal(signal.SIGALRM) is _unwind_again:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) is _unwind:
             signal.signal(number, signal.SIG_IGN)
@@ -75,18 +80,24 @@ def _unwind(signum: int, frame: FrameType | None) -> None:
             os._exit(128 + signum)
         return
     _received, _received_s = signum, now
+    signal.signal(signal.SIGALRM, _unwind_again)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
+    _raise(signum)
+
+
+def _unwind_again(signum: int, frame: FrameType | None) -> None:
+    if _received is not None and not _num_holds:
+        _raise(_received)
+
+
+def _raise(signum: int) -> None:
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signum)
 
 
-def _retry_swallowed(unraisable: Any) -> None:
-    """Raise once more, soon, what came up in a finalizer or callback, which can only print it."""
-    global _received
-    signum = _received
-    if signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+def _hide_swallowed(unraisable: Any) -> None:
+    """What came up in a finalizer or a callback, which can only print it, comes up again soon."""
+    is_ours = issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)
+    if _received is None or not is_ours:
         sys.__unraisablehook__(unraisable)
-        return
-    _received = None
-    signal.signal(signal.SIGALRM, lambda number, frame: _unwind(signum, frame))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)

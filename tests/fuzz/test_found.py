@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from llmtools.engine.defaults import read_generation_defaults
 from llmtools.errors import InputError, ResourceError
+from llmtools.formats.block_codecs import dequantize
 from llmtools.model.config import config_from_hf
 from llmtools.model.load import empty_decoder, load_model
 from llmtools.terminal import readable
@@ -93,3 +95,20 @@ def test_stdout_loses_nothing_when_python_does_not_buffer_it(tmp_path):
         assert run.stdout is not None
         record = json.loads(run.stdout.read())
     assert record["text"] == lines
+
+
+def test_metrics_that_nest_without_end_are_one_message(tmp_path):
+    write_packed(tmp_path / "rows")
+    config = write_config(tmp_path / "model.json")
+    run = ("pretrain", tmp_path / "rows", "--model-config", config, "--max-steps", "1",
+           "--batch-size", "2", "-o", tmp_path / "run")  # fmt: skip
+    run_llm(*run)
+    (tmp_path / "run" / "metrics.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n")
+    assert_user_error(run_llm(*run, check=False), 3, "metrics.jsonl:1")
+    assert_user_error(run_llm("inspect", tmp_path / "run", check=False), 3, "metrics.jsonl")
+
+
+def test_weights_that_are_not_finite_print_no_warning():
+    scale = np.full(1, np.inf, "<f2").tobytes()
+    values = dequantize(np.frombuffer(scale + bytes(32), np.uint8), "Q8_0", (32,))
+    assert np.isnan(values).all()

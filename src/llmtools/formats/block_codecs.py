@@ -196,9 +196,11 @@ def dequantize(raw: Bytes, type_name: str, shape: tuple[int, ...]) -> Floats:
     flat = raw.reshape(-1)
     out = np.empty(shape, np.float32)
     values = out.reshape(-1)
-    for start in range(0, values.size, CHUNK_VALUES):
-        stop = min(start + CHUNK_VALUES, values.size)
-        values[start:stop] = kind.decode(flat[kind.num_bytes(start) : kind.num_bytes(stop)])
+    # Bad weights give values that are not finite; whoever uses them says so.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, values.size, CHUNK_VALUES):
+            stop = min(start + CHUNK_VALUES, values.size)
+            values[start:stop] = kind.decode(flat[kind.num_bytes(start) : kind.num_bytes(stop)])
     return out
 
 

@@ -71,9 +71,10 @@ class Claim:
 
     def abandon(self) -> None:
         """Remove the temporary, and let go of the output, which stays or becomes what it was."""
-        remove(self.temporary)
-        _put_back(self.target)
-        self._let_go()
+        with signals.held():
+            remove(self.temporary)
+            _put_back(self.target)
+            self._let_go()
 
     def abandon_if_own(self) -> None:
         """The same, unless this process is a fork of the one that made the claim."""

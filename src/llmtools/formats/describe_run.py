@@ -45,7 +45,7 @@ def _last_metrics(path: Path) -> tuple[dict[str, Any] | None, int]:
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise InputError(f"{path}:{number}: not JSON: {fault}") from fault
         if not isinstance(value, dict):
             raise InputError(f"{path}:{number}: a metrics line is a JSON object")

@@ -82,7 +82,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
         try:
             value = json.loads(line)
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise InputError(f"{file}:{number}: not JSON: {fault}") from fault
         if isinstance(value, dict) and isinstance(value.get("step"), int):
             found.append(value)

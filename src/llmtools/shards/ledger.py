@@ -107,7 +107,7 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         plan = json.loads(path.read_bytes())
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise InputError(f"{path}: not JSON: {fault}; --no-resume starts over") from fault
     if not isinstance(plan, dict) or not {"stages", "inputs", "settings"} <= plan.keys():
         raise InputError(f"{path}: not the plan of a run; --no-resume starts over")

@@ -80,7 +80,7 @@ class RunDirectory:
             try:
                 if json.loads(line)["step"] > step:
                     break
-            except (ValueError, KeyError, TypeError) as fault:
+            except (ValueError, KeyError, TypeError, RecursionError) as fault:
                 raise InputError(f"{file}:{len(kept) + 1}: not a metrics line: {fault}") from fault
             kept.append(line + b"\n")
         write_file(file, b"".join(kept))
