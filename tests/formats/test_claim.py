@@ -130,3 +130,11 @@ def test_a_locked_directory_is_free_again_when_its_process_is_killed(tmp_path):
     with pytest.raises(ResourceError, match="another run"):
         lock_directory(tmp_path)
     os.close(handle)
+
+
+def test_an_interruption_deep_inside_a_directory_cleans_up_in_any_order(tmp_path):
+    outer = take_claim(str(tmp_path / "rows"), is_directory=True)
+    inner = take_claim(str(outer.temporary / "shard"), is_directory=False)
+    outer.abandon()
+    inner.abandon()
+    assert os.listdir(tmp_path) == []

@@ -19,11 +19,15 @@ from support import run_llm
 
 @dataclass(frozen=True)
 class Target:
-    """A file of the bench to damage, the tree to copy it with, and the commands to run there."""
+    """A file of the bench to damage, and the commands that read it.
+
+    is_wish: its sizes are what the user asks for, and no file can prove them wrong.
+    """
 
     file: str
     mutator: Mutator
     commands: tuple[str, ...]
+    is_wish: bool = False
 
 
 DOCUMENTS = (
@@ -88,6 +92,7 @@ TARGETS = {
         "model.json",
         mutate.in_json,
         (f"pretrain rows --model-config model.json {TRAIN} out",),
+        is_wish=True,
     ),
     "tokenizer.json": Target(
         "base/tokenizer.json",

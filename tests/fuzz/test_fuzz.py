@@ -71,7 +71,8 @@ def run_case(name: str, seed: str, llm: Preloaded, bench: Path, place: Path) -> 
         command = chance.choice(target.commands)
         ended = llm.run(command.split(), cwd=place, limit_bytes=ADDRESS_BYTES, timeout_s=TIMEOUT_S)
         fault = fault_of(ended, llm, place)
-        if fault is None:
+        has_what_it_wished = "MiB of memory" in str(fault) or "out of memory" in ended.message
+        if fault is None or (target.is_wish and has_what_it_wished):
             return None
         if ended.code == 70:
             shutil.rmtree(place)

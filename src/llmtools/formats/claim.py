@@ -189,7 +189,9 @@ def remove_leftovers(folder: Path) -> None:
 def _put_back(target: Path) -> None:
     """Undo or finish the replacement of `target` that a kill cut short."""
     start = f".{target.name}{REPLACED}-"
-    for aside in sorted(target.absolute().parent.iterdir()):
+    folder = target.absolute().parent
+    # A temporary directory takes the claims inside it along when it goes.
+    for aside in sorted(folder.iterdir()) if folder.is_dir() else []:
         if aside.name.startswith(start) and aside.name[len(start) :].isdigit():
             if target.exists():
                 remove(aside)
