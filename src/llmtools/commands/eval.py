@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,15 +20,11 @@ from llmtools.commands.common import (
     show_plan,
     use_threads,
 )
-from llmtools.errors import UsageError
-from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import (
-    STDIO,
-    atomic_directory,
-    check_output,
-    claim_outputs,
-    expand_inputs,
-)
+from llmtools.errors import AnswerIsNo, UsageError
+from llmtools.formats.stream import STDIO
+
+if TYPE_CHECKING:
+    from llmtools.evals.run import EvalInputs
 
 app = make_app()
 
@@ -37,26 +33,49 @@ app = make_app()
     app,
     "eval",
     examples=[
-        "llm eval base/ --tasks perplexity --documents held-out.jsonl",
-        "llm eval tuned.gguf --tasks perplexity --documents book.txt --limit-tokens 20000 --json",
+        "llm eval tuned.gguf --tasks hellaswag,arc_easy --data evals/ --limit 200 -o results/",
+        "llm eval base/ --tasks perplexity --documents held-out.jsonl --json",
     ],
 )
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model directory, run, adapter or GGUF file.")],
-    tasks: Annotated[Literal["perplexity"], typer.Option("--tasks", help="What to measure.")],
-    documents: Annotated[
-        list[str], typer.Option("--documents", help="Documents to score; may be repeated.")
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", help="Names with commas: hellaswag, arc_easy, perplexity."),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="The file of a task, or a directory that holds it."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The first N examples of each task.")
+    ] = None,
+    documents: Annotated[
+        list[str] | None,
+        typer.Option("--documents", help="perplexity: documents to score; may be repeated."),
+    ] = None,
     context: Annotated[
         int | None,
-        typer.Option("--context", help="Tokens of a window.  [default: the model's, at most 2048]"),
+        typer.Option(
+            "--context",
+            help="perplexity: tokens of a window.  [default: the model's, at most 2048]",
+        ),
     ] = None,
     limit_tokens: Annotated[
-        int | None, typer.Option("--limit-tokens", min=2, help="Score the first N tokens only.")
+        int | None,
+        typer.Option("--limit-tokens", min=2, help="perplexity: the first N tokens only."),
+    ] = None,
+    minimum: Annotated[
+        list[str] | None,
+        typer.Option("--min", help="Exit 1 below TASK.METRIC=VALUE; may be repeated."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="A directory for results.json.")
+        str | None,
+        typer.Option("-o", "--output", help="A directory for results.json and samples.jsonl."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where a run with -o stopped.")
+    ] = True,
     base: BaseModel = None,
     text_key: TextKey = "text",
     force: Force = False,
@@ -64,65 +83,84 @@ def evaluate(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Measure a model: perplexity of documents, each scored by itself."""
-    from llmtools.adapters.load import record_model
-    from llmtools.evals.perplexity import evaluate_perplexity
-    from llmtools.formats.model_path import resolve_model
-    from llmtools.formats.results import write_results
+    """Measure a model on multiple-choice tasks and by perplexity.
 
+    Prompts and scores of hellaswag and arc_easy are those of lm-evaluation-harness; a run with -o
+    that is stopped goes on with the same command.
+    """
     if output == STDIO:
         raise UsageError("-o names a directory for results.json; use --json for stdout")
-    if output is not None:
-        check_output(output, force=force)
-    source = resolve_model(model)
-    inputs = expand_inputs(documents)
     use_threads(threads)
+    from llmtools.evals.run import EvalInputs
+    from llmtools.evals.run import evaluate as run
+
+    inputs = EvalInputs(
+        model=model,
+        tasks=tasks,
+        data=data,
+        documents=documents or [],
+        limit=limit,
+        context=context,
+        limit_tokens=limit_tokens,
+        minimum=tuple(_parse_minimum(one) for one in minimum or []),
+        text_key=text_key,
+        base=base,
+        device=device,
+        output=None if output is None else Path(output),
+        resume=resume,
+        force=force,
+    )
     if dry_run:
-        from llmtools.plan.model import plan_eval
-
-        show_plan(
-            plan_eval(
-                model,
-                inputs,
-                base=base,
-                device=device,
-                text_key=text_key,
-                context=context,
-                limit_tokens=limit_tokens,
-                output=output,
-            )
-        )
+        _show_plan(inputs)
         return
-    settings = {"tasks": tasks, "context": context, "limit_tokens": limit_tokens}
-    recorder = Recorder("eval", settings)
-    places = [] if output is None else [output]
-    with claim_outputs(places, force=force, is_directory=True):
-        result, identity = evaluate_perplexity(
-            source,
-            inputs,
-            base=base,
-            context=context,
-            limit_tokens=limit_tokens,
-            text_key=text_key,
-            device=device,
-            on_read=recorder.read,
-        )
-        if output is not None:
-            record_model(source, recorder, base=base)
-            weights = [file["digest"] for file in recorder.inputs if _is_weights(file["path"])]
-            described = {"path": str(model), "digests": weights, "tokenizer": identity}
-            with atomic_directory(output, force=force) as directory:
-                write_results(directory, {tasks: result}, model=described, settings=settings)
-                recorder.wrote_tree(directory)
-                recorder.count(**result)
-                recorder.write_beside(directory)
+    results = run(inputs)
     if terminal.display().json:
-        terminal.emit_json({"results": {tasks: result}})
-        return
-    rows = [(name, f"{value:.6g}" if isinstance(value, float) else value) for name, value in
-            result.items()]  # fmt: skip
-    terminal.emit_text(terminal.format_table(("metric", "value"), rows) + "\n")
+        terminal.emit_json({"results": results})
+    else:
+        rows = [
+            (task, name, f"{value:.6g}" if isinstance(value, float) else value)
+            for task, values in results.items()
+            for name, value in values.items()
+        ]
+        terminal.emit_text(terminal.format_table(("task", "metric", "value"), rows) + "\n")
+    if missed := inputs.missed(results):
+        raise AnswerIsNo("; ".join(missed))
 
 
-def _is_weights(path: str) -> bool:
-    return path.endswith((".safetensors", ".gguf")) and "/state/" not in path
+def _parse_minimum(given: str) -> tuple[str, str, float]:
+    """'hellaswag.acc_norm=0.4' as task, metric and value."""
+    name, _, value = given.partition("=")
+    task, _, metric = name.partition(".")
+    try:
+        return task, metric, float(value)
+    except ValueError as fault:
+        message = f"--min {given!r}: write TASK.METRIC=VALUE, as hellaswag.acc_norm=0.4"
+        raise UsageError(message) from fault
+
+
+def _show_plan(inputs: EvalInputs) -> None:
+    from llmtools.adapters.load import shape_of, tokenizer_path_for
+    from llmtools.evals.run import count_positions
+    from llmtools.formats.results import SETTINGS
+    from llmtools.formats.stream import check_output, expand_inputs
+    from llmtools.plan.model import plan_eval
+    from llmtools.tokenizer.load import load_tokenizer
+
+    output = inputs.output
+    if output is not None and not (output / SETTINGS).is_file():
+        check_output(str(output), force=inputs.force)
+    config, _ = shape_of(inputs.model, base=inputs.base)
+    tokenizer = load_tokenizer(tokenizer_path_for(inputs.model, base=inputs.base))
+    show_plan(
+        plan_eval(
+            inputs.model,
+            expand_inputs(inputs.documents) if inputs.documents else [],
+            base=inputs.base,
+            device=inputs.device,
+            text_key=inputs.text_key,
+            context=inputs.context,
+            limit_tokens=inputs.limit_tokens,
+            choice_positions=count_positions(inputs, tokenizer, config.max_position_embeddings),
+            output=None if output is None else str(output),
+        )
+    )

@@ -140,10 +140,10 @@ def _scoring(
     model: _Model, documents: Sequence[str], text_key: str, limit_tokens: int | None
 ) -> tuple[float | None, float]:
     """Tokens to score, None where a pipe is read, and the bytes that scoring takes at once."""
+    tokens: float | None = limit_tokens if documents else 0
     sample = sample_documents(documents, text_key=text_key)
     sizes = measure_inputs(documents)
-    tokens: float | None = limit_tokens
-    if sizes.content is not None:
+    if sizes.content is not None and documents:
         encoded = model.tokenizer.encode_batch(sample.texts)
         share = sample.documents_in(sizes.content) / max(len(sample.raw), 1)
         found = sum(map(len, encoded)) * share
@@ -164,9 +164,13 @@ def plan_eval(
     text_key: str,
     context: int | None,
     limit_tokens: int | None,
+    choice_positions: int,
     output: str | None,
 ) -> Plan:
-    """One forward pass over the documents, in windows."""
+    """One forward pass over the documents, in windows, and over multiple-choice examples.
+
+    choice_positions: those that all examples take.
+    """
     model = _Model(path, base, device)
     limit = model.config.max_position_embeddings
     if context is not None and not 2 <= context <= limit:
@@ -174,6 +178,7 @@ def plan_eval(
     tokens, working = _scoring(model, documents, text_key, limit_tokens)
     time = UNKNOWN_INPUT
     if tokens is not None:
+        tokens += choice_positions
         rate = matmul_rate(model.device)
         time = Estimate(
             value=2 * model.parameters * tokens / (rate * SHARE_OF_RATE),
