@@ -46,6 +46,7 @@ BASE = {
     "serve": "serve base --port 0",
 }
 CHATTY = BASE["generate"].replace("base", "chatty")
+QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out --json"
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
 SAVES = BASE["pretrain"] + " --save-every 1"
 BAD = {
@@ -241,6 +242,9 @@ CASES: dict[str, dict[str, Case]] = {
     "eval": {
         "--tasks": Case("--tasks other", refused=(2, "other")),
         "--documents": Case("--documents more.jsonl"),
+        "--data": Case(instead=QUESTIONS.replace("hellaswag_val", "other"), base=QUESTIONS),
+        "--limit": Case("--limit 1", base=QUESTIONS),
+        "--min": Case("--min hellaswag.acc=2", base=QUESTIONS),
         "--context": Case("--context 8"),
         "--limit-tokens": Case("--limit-tokens 50"),
         "--output": Case(instead="eval base --tasks perplexity --documents docs.jsonl --json"),
@@ -299,6 +303,7 @@ UNITS = {"--workers", "--work-dir", "--shard-bytes", "--resume"}
 # in these files.
 ELSEWHERE = {
     "run": "commands/test_run.py",
+    "compare": "commands/test_eval.py",
     "inspect": "commands/test_inspect.py commands/test_lineage.py formats/test_plot.py",
     "why": "commands/test_lineage.py",
     "completion": "commands/test_completion.py",

@@ -27,12 +27,13 @@ from llmtools.formats.tensor_header import read_header
 from llmtools.model import Decoder, config_from_hf, save_model
 from support import run_llm
 from tiny_chat import save_base, write_chats
+from tiny_evals import write_questions
 from tiny_packed import CONFIG, write_config, write_packed
 from toy_tokenizer import save_toy, toy_chat_tokenizer, toy_tokenizer
 
 THERE = b"this was here before"
 # What describes a run, and holds its time and its settings themselves.
-ABOUT = ("manifest.json", "run.toml")
+ABOUT = ("manifest.json", "run.toml", "settings.toml")
 
 
 def lines(path: Path, records: list[dict[str, Any]]) -> None:
@@ -142,6 +143,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "b.txt").write_text("hi")
     (tree / "c.txt").write_bytes(b"\xff\xfe not text")
     (folder / "list.txt").write_text("tree/b.txt\n")
+    (folder / "evals").mkdir()
+    for name, shift in (("hellaswag_val.jsonl", 0), ("other.jsonl", 1)):
+        write_questions(folder / "evals" / name, shift)
     (folder / "keys.txt").write_text("a-long-secret\n")
     return folder
 
@@ -161,6 +165,9 @@ def content_of(file: Path) -> object:
     if file.suffix == ".gguf":
         gguf = GGUFFile(file)
         return [(name, t.type_name, gguf.raw(name).tobytes()) for name, t in gguf.tensors.items()]
+    if file.name == "results.json":
+        value = json.loads(file.read_text())
+        return value["results"], [task["prompt_hash"] for task in value["tasks"].values()]
     if file.name == "metrics.jsonl":
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         return [{k: v for k, v in row.items() if k != "tokens_per_s"} for row in rows]

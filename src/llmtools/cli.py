@@ -49,6 +49,7 @@ COMMANDS = {
     "finetune": Command("train", "finetune", "Fine-tune a model on conversations, full or LoRA."),
     "quantize": Command("shrink", "quantize", "Write a smaller model and show what it costs."),
     "eval": Command("run", "eval", "Measure a model."),
+    "compare": Command("run", "compare", "Compare two evaluations, example by example."),
     "generate": Command("run", "generate", "Generate text from prompts."),
     "serve": Command("run", "serve", "Serve a model over the OpenAI HTTP API."),
     "inspect": Command("look", "inspect", "Say what a file or directory is and holds."),

@@ -33,7 +33,7 @@ MODULES = (
     " llmtools.commands.generate llmtools.commands.inspect"
     " llmtools.data.dedup llmtools.data.filter llmtools.data.extract llmtools.data.encode"
     " llmtools.data.pack llmtools.data.decode llmtools.align.finetune llmtools.train.pretrain"
-    " llmtools.engine.load llmtools.engine.score llmtools.engine.jobs llmtools.evals.perplexity"
+    " llmtools.engine.load llmtools.engine.score llmtools.engine.jobs llmtools.evals.run"
     " llmtools.quant.gguf_export llmtools.formats.describe llmtools.model llmtools.ops"
 )
 

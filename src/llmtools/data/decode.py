@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def detokenize(
     frames of another tokenizer, naming both.
     """
     recorder = Recorder("detokenize", {"tokenizer": tokenizer.identity})
-    recorder.read_path(Path(tokenizer.where))
+    recorder.read_named(tokenizer.where)
     counts = {"documents": 0, "tokens": 0}
     with (
         open_output(output, force=force) as out,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ def tokenize(
     input and for input without any document.
     """
     recorder = Recorder("tokenize", asdict(settings) | {"tokenizer": tokenizer.identity})
-    recorder.read_path(Path(tokenizer.where))
+    recorder.read_named(tokenizer.where)
     with open_skips(output, rejects, on_error, force=force) as skips:
         frames = _Frames(inputs, tokenizer, settings, recorder, skips)
         write_token_files(output, frames.read, recorder, force=force)

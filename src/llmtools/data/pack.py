@@ -115,7 +115,7 @@ def pack(
     """
     recorder = Recorder("pack", asdict(settings))
     if tokenizer is not None:
-        recorder.read_path(Path(tokenizer.where))
+        recorder.read_named(tokenizer.where)
     counts = {"documents": 0, "tokens": 0}
     packer: ConcatPacker | None = None
     writer: PackedWriter | None = None

@@ -145,6 +145,11 @@ class Recorder:
             num_bytes, digest = digest_file(file)
             self.inputs.append({"path": str(file), "bytes": num_bytes, "digest": digest})
 
+    def read_named(self, name: str) -> None:
+        """Record a file by its name; what was made in memory has none and is left out."""
+        if Path(name).is_file():
+            self.read_path(Path(name))
+
     def read_tree(self, directory: Path, pattern: str) -> str:
         """Record the files of an artefact's directory that match; returns their common digest.
 

@@ -104,7 +104,7 @@ def prepare(inputs: PretrainInputs, settings: TrainSettings) -> Prepared:
             "val_digest": recorder.read_tree(inputs.val, PATTERN),
         }
     if tokenizer is not None:
-        recorder.read_path(Path(tokenizer.where))
+        recorder.read_named(tokenizer.where)
     recorder.device = str(device)
     recorder.settings |= {"data": data_section, "model": model_section}
     parameters = count_parameters(config)
