@@ -47,6 +47,7 @@ BASE = {
 }
 CHATTY = BASE["generate"].replace("base", "chatty")
 QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out --json"
+UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
 SAVES = BASE["pretrain"] + " --save-every 1"
 BAD = {
@@ -244,7 +245,8 @@ CASES: dict[str, dict[str, Case]] = {
         "--documents": Case("--documents more.jsonl"),
         "--data": Case(instead=QUESTIONS.replace("hellaswag_val", "other"), base=QUESTIONS),
         "--limit": Case("--limit 1", base=QUESTIONS),
-        "--min": Case("--min hellaswag.acc=2", base=QUESTIONS),
+        "--min": Case("--min hellaswag.acc=2", base=QUESTIONS, refused=(1, "not at least 2")),
+        "--resume": Case("--no-resume", base=UNFINISHED, refused=(2, "unfinished")),
         "--context": Case("--context 8"),
         "--limit-tokens": Case("--limit-tokens 50"),
         "--output": Case(instead="eval base --tasks perplexity --documents docs.jsonl --json"),

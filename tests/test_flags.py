@@ -146,6 +146,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "evals").mkdir()
     for name, shift in (("hellaswag_val.jsonl", 0), ("other.jsonl", 1)):
         write_questions(folder / "evals" / name, shift)
+    asked = ("--tasks", "hellaswag", "--data", "evals/hellaswag_val.jsonl", "-o", "half")
+    run_here("eval", "base", *asked, cwd=folder)
+    (folder / "half" / "results.json").unlink()
     (folder / "keys.txt").write_text("a-long-secret\n")
     return folder
 
