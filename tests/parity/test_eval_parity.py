@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from llmtools.engine.choices import Choices, score_choices
+from llmtools.engine.choices import Choices, Likelihood, score_choices
 from llmtools.engine.load import load_with_tokenizer
 from llmtools.evals.hellaswag import HELLASWAG
-from llmtools.evals.multiple_choice import encode, sample, score_batch
+from llmtools.evals.multiple_choice import encode, sample
+from llmtools.evals.task import Example
 from llmtools.evals.tasks import TASKS
 from support import run_llm
 
@@ -120,10 +121,14 @@ def test_what_is_nearly_right_is_told_apart(smollm2_gguf: Path, shared_data: Pat
         score([*context, tail[0]], tail[1:]),
     ):
         assert abs(wrong - right.log_likelihood) > 10 * TOLERANCE
-    # And a length that counts the space in front would choose otherwise where choices are short.
-    (scores,) = score_batch(decoder, [[item]])
-    record = sample(task.label, example, scores)
-    assert record["num_characters"] == [len(choice) for choice in example.choices]
+
+
+def test_lengths_without_the_space_in_front_decide_acc_norm() -> None:
+    example = Example(id="0", context="Q", choices=("a", "bcd"), gold=1)
+    record = sample("t", example, [Likelihood(-1.0, False), Likelihood(-2.9, False)])
+    # -1 against -0.97 a character; with the space it would be -0.5 against -0.73.
+    assert (record["acc"], record["acc_norm"]) == (0, 1)
+    assert -1.0 / 2 > -2.9 / 4
 
 
 def test_hellaswags_own_rows_are_cleaned_as_the_harness_does(tmp_path: Path) -> None:

@@ -29,12 +29,12 @@ def compare(a: Path, b: Path, *, seed: int = 1) -> list[Comparison]:
         raise InputError(
             f"{a} and {b} share no example: tasks {_tasks(first)} against {_tasks(second)}"
         )
-    other = [key for key in shared if first[key]["prompt_hash"] != second[key]["prompt_hash"]]
+    other = [key for key in shared if _question(first[key]) != _question(second[key])]
     if other:
         task, id = other[0]
         raise InputError(
-            f"{len(other):,} of {len(shared):,} shared examples were put in other words, the first"
-            f" is {id!r} of {task}; such scores cannot be compared"
+            f"{len(other):,} of {len(shared):,} shared examples were put in other words or have"
+            f" another answer, the first is {id!r} of {task}; such scores cannot be compared"
         )
     alone = len(first) + len(second) - 2 * len(shared)
     if alone:
@@ -62,6 +62,10 @@ def _samples(path: Path) -> Samples:
             raise InputError(f"{path}: example {key[1]!r} of {key[0]} is there twice")
         found[key] = record
     return found
+
+
+def _question(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    return record["prompt_hash"], record.get("gold")
 
 
 def _tasks(samples: Samples) -> str:

@@ -27,11 +27,11 @@ BATCH_POSITIONS = 2048
 def encode(example: Example, tokenizer: Tokenizer, max_length: int) -> list[Choices]:
     """One item whose context is shared, or one for each choice where a context had to be cut.
 
-    Context and choice are encoded together and cut where the context alone ends; trailing spaces of
-    the context belong to the choice; what is too long loses tokens at its left.
+    Context and choice are encoded together and cut where the context alone ends; white space at the
+    end of the context belongs to the choice; what is too long loses tokens at its left.
     raises: InputError for a choice without tokens or longer than the model's context.
     """
-    prompt = example.context.rstrip(" ")
+    prompt = example.context.rstrip()
     spaces = example.context[len(prompt) :]
     context = tokenizer.encode(prompt, add_special_tokens=True)
     tails = []

@@ -21,6 +21,7 @@ from llmtools.errors import LLMToolsError
 from llmtools.server.events import ChatEvents, CompletionEvents, EventStream
 from llmtools.server.generation import ClientLeft, Generation, unless_client_leaves
 from llmtools.server.metrics import CLIENT_LEFT, Metrics, MetricsMiddleware
+from llmtools.server.openapi import document
 from llmtools.server.patience import BODY_SECONDS
 from llmtools.server.schema import (
     MAX_PROMPTS,
@@ -104,6 +105,10 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/openapi.json")
+    async def openapi() -> JSONResponse:
+        return JSONResponse(document(service.name))
 
     app.include_router(_api(service))
     return app
