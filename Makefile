@@ -38,6 +38,7 @@ check: $(READY)
 bench: $(READY)
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/dedup.py --data $(BENCH_DATA),@echo "dedup needs its corpus: make bench LLMTOOLS_TEST_DATA=DIR, see benchmarks/dedup.py")
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/lineage.py --data $(BENCH_DATA))
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/eval.py --data $(BENCH_DATA))
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
