@@ -297,6 +297,7 @@ EVERYWHERE = {
     "--traceback",
     "--config",
     "--show-config",
+    "--offline",
 }
 # Flags of `run` and of the commands that can work as it does; they start processes, and what they
 # change is seen in commands/test_workers.py.

@@ -68,7 +68,17 @@ GROUPS = {
 
 # Flags every command has, so they may also stand before the command's name.
 GLOBAL_FLAGS = {
-    *("-q", "--quiet", "-v", "--verbose", "--json", "--no-color", "--traceback", "--show-config")
+    *(
+        "-q",
+        "--quiet",
+        "-v",
+        "--verbose",
+        "--json",
+        "--no-color",
+        "--traceback",
+        "--show-config",
+        "--offline",
+    )
 }
 GLOBAL_VALUES = {"--progress", "--config"}
 
@@ -87,7 +97,7 @@ def root_help() -> str:
         lines.append("")
     lines += [
         "Everywhere: -h/--help  -q/--quiet  -v/--verbose  --json  --no-color",
-        "            --progress auto|always|never",
+        "            --progress auto|always|never  --config FILE  --show-config  --offline",
         "",
         "A pipe from raw text to training data:",
         "  llm extract site/ | llm filter | llm dedup | llm tokenize -t tokenizer.json \\",
@@ -123,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command; returns its exit code."""
     leading: list[str] = []
-    while argv and argv[0] in GLOBAL_FLAGS | GLOBAL_VALUES:
+    while argv and argv[0].partition("=")[0] in GLOBAL_FLAGS | GLOBAL_VALUES:
         count = 2 if argv[0] in GLOBAL_VALUES else 1
         leading += argv[:count]
         argv = argv[count:]

@@ -20,6 +20,7 @@ import typer
 from llmtools import cli, terminal
 from llmtools.commands.parsing import ClickException, SettingsCommand
 from llmtools.errors import UsageError
+from llmtools.formats.hub import OFFLINE
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
 
@@ -89,6 +90,12 @@ _GLOBALS: dict[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "offline": (
+        Annotated[
+            bool, typer.Option("--offline", help="Never download: hf: models from the cache.")
+        ],
+        False,
+    ),
     "traceback": (
         Annotated[bool, typer.Option("--traceback", help="Show Python tracebacks.")],
         False,
@@ -104,6 +111,10 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+# Those of the command that runs, for the message of one that has nothing to read.
+_examples: list[str] = []
 
 
 class _ReaderLeft(Exception):
@@ -206,6 +217,9 @@ def command(
                 color=not given["no_color"],
                 progress=given["progress"],
             )
+            if given["offline"]:
+                os.environ[OFFLINE] = "1"
+            _examples[:] = examples
             started_s = time.monotonic()
             try:
                 if has_units and _wants_units(given) and not values.get("dry_run"):
@@ -268,7 +282,8 @@ def resolve_inputs(
     """The files a command reads: those given, else stdin unless that is a terminal."""
     if not inputs:
         if terminal.stdin_is_terminal():
-            raise UsageError("no input: name files, or pipe data in (--help shows examples)")
+            shown = "".join(f"\n  {line}" for line in _examples)
+            raise UsageError(f"no input: name files, or pipe data in, as{shown}")
         inputs = [STDIO]
     return expand_inputs(inputs, suffixes)
 

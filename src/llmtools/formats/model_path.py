@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmtools.errors import InputError
 from llmtools.formats.gguf import is_gguf
+from llmtools.formats.hub import fetch, is_hub_name
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -15,10 +16,11 @@ LATEST = "latest"
 def resolve_model(path: str | Path) -> Path:
     """The model directory, adapter directory or GGUF file that a MODEL argument stands for.
 
-    A RUN directory of `llm pretrain` or `llm finetune` stands for the step its file `latest` names.
+    A RUN directory of `llm pretrain` or `llm finetune` stands for the step its file `latest` names,
+    hf:ORG/NAME[@REVISION] for a model of the hub (see hub.fetch).
     raises: InputError when there is none, saying what was found instead.
     """
-    model = Path(path)
+    model = fetch(path) if is_hub_name(path) else Path(path)
     if model.is_file():
         if is_gguf(model):
             return model

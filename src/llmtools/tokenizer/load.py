@@ -9,6 +9,7 @@ from typing import Any
 
 from llmtools.errors import InputError
 from llmtools.formats.gguf import GGUFFile, is_gguf
+from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
 from llmtools.tokenizer import gguf_vocab
 from llmtools.tokenizer.tokenizer import (
@@ -31,7 +32,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     A file named tokenizer.json is read with the configuration beside it, as its directory would be.
     raises: InputError naming the file for anything missing or malformed.
     """
-    place = Path(path)
+    place = fetch(path) if is_hub_name(path) else Path(path)
     if place.is_dir():
         if not (place / TOKENIZER_FILE).is_file() and (place / LATEST).is_file():
             place = resolve_model(place)
