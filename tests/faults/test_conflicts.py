@@ -48,7 +48,7 @@ def test_a_second_run_on_an_output_is_refused_and_the_first_one_is_not_disturbed
 
     def start_another(pid: int) -> None:
         give_up = time.monotonic() + 30
-        claim = tmp_path / job.out if job.is_training else temporary_for(tmp_path / job.out)
+        claim = tmp_path / job.out if job.grows_in_place else temporary_for(tmp_path / job.out)
         while not is_locked(claim) and time.monotonic() < give_up:
             time.sleep(0.0005)
         os.kill(pid, signal.SIGSTOP)

@@ -38,7 +38,7 @@ def check_nothing_half_written(name: str, folder: Path, expected: dict[str, byte
     job = JOBS[name]
     visible = {k: v for k, v in contents(folder).items() if not k.startswith(".") and "/." not in k}
     for path, data in visible.items():
-        if job.is_training:
+        if job.grows_in_place:
             if path.startswith(f"{job.out}/step-"):
                 step = path.split("/")[1]
                 assert f"{job.out}/{step}/state/place.json" in visible, f"{step} is half there"
@@ -105,7 +105,7 @@ def interrupt(
     check_interrupted(ended, job, number)
     check_nothing_half_written(name, folder, expected)
     assert hidden(folder) == [], f"left after {ended}"
-    if job.is_training and ended.code == 5:
+    if job.grows_in_place and ended.code == 5:
         assert "continue with:" in ended.message
         again = llm.run(argv, cwd=cwd)
         assert again.code == 0, again.message
@@ -117,7 +117,7 @@ def interrupt(
 
 
 def check_interrupted(ended: Ended, job: Job, number: int) -> None:
-    allowed = {0, 128 + number} | ({5} if job.is_training else set())
+    allowed = {0, 128 + number} | ({5} if job.grows_in_place else set())
     assert ended.code in allowed, ended
     assert not ended.is_hung
     for word in ("Traceback", "Exception ignored", "internal error"):

@@ -81,7 +81,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(name, mounted, workshop):
         assert "No space left" in ended.message or "make room" in ended.message, ended.message
         assert "llmtools-tmp" not in ended.message, ended.message
         assert hidden(disk) == []
-        if not job.is_training:
+        if not job.grows_in_place:
             left = {path.name for path in disk.iterdir()}
             # An output that was whole when its manifest found no place stays.
             assert left == {"filler"} or "manifest" in ended.message, (left, ended.message)

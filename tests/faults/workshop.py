@@ -9,6 +9,7 @@ from pathlib import Path
 
 from support import run_llm
 from tiny_chat import save_base, write_chats
+from tiny_evals import write_questions
 from tiny_packed import write_config
 
 WORDS = "the capital of a land is one town and other towns lie near its rivers or on a hill".split()
@@ -19,11 +20,12 @@ class Job:
     """`llm ARGV` in the workshop; `{out}` stands for the output's path.
 
     out: the output's name. is_streaming: it writes to stdout as it goes where there is no -o.
+    grows_in_place: its directory is there from the start and holds what a rerun goes on from.
     """
 
     argv: str
     out: str
-    is_training: bool = False
+    grows_in_place: bool = False
     is_streaming: bool = False
 
     def arguments(self, out: Path | str, *extra: str) -> list[str]:
@@ -57,16 +59,19 @@ JOBS = {
     ),
     "pack": Job("pack frames.safetensors --seq-len 16 -o {out}", "packed"),
     "pretrain": Job(
-        f"pretrain rows --model-config model.json {TRAIN} -o {{out}}", "run", is_training=True
+        f"pretrain rows --model-config model.json {TRAIN} -o {{out}}", "run", grows_in_place=True
     ),
     "finetune": Job(
-        f"finetune base chats.jsonl --adapter lora {TRAIN} -o {{out}}", "tuned", is_training=True
+        f"finetune base chats.jsonl --adapter lora {TRAIN} -o {{out}}", "tuned", grows_in_place=True
     ),
     "quantize": Job(
         "quantize base --scheme Q8_0 --documents short.jsonl -o {out}", "small.gguf"
     ),
     "eval": Job(
-        "eval base --tasks perplexity --documents short.jsonl -o {out}", "results"
+        "eval base --tasks hellaswag,perplexity --data hellaswag_val.jsonl"
+        " --documents short.jsonl -o {out}",
+        "results",
+        grows_in_place=True,
     ),
 }  # fmt: skip
 
@@ -92,6 +97,7 @@ def build(folder: Path) -> Path:
     run_llm("pack", frames, "--seq-len", "16", "-o", "rows", cwd=folder)
     write_config(folder / "model.json", vocab_size=400)
     write_chats(folder / "chats.jsonl", copies=2)
+    write_questions(folder / "hellaswag_val.jsonl")
     return folder
 
 

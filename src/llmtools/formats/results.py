@@ -6,6 +6,7 @@ a run that was stopped goes on behind the last whole record.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,9 @@ class ResultsDirectory:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            # What was appended is on disk; what a full disk refused is told already.
+            with contextlib.suppress(OSError):
+                self._file.close()
         os.close(self._lock)
 
     def keep_samples(self, count: int) -> None:
@@ -89,6 +92,9 @@ def open_results(path: Path, sections: Sections, *, resume: bool, force: bool) -
             _prepare(results, sections, resume=resume, force=force)
         except BaseException:
             os.close(results._lock)
+            with contextlib.suppress(OSError):
+                # What this run has just made and could not fill; rmdir takes empty ones alone.
+                path.rmdir()
             raise
     return results
 
