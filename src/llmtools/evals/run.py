@@ -19,9 +19,10 @@ from llmtools.errors import UsageError
 from llmtools.evals.multiple_choice import METRICS, batches, metrics, sample, score_batch
 from llmtools.evals.task import Example, Task, parse_names
 from llmtools.evals.tasks import TASKS
+from llmtools.formats.claim import remove
 from llmtools.formats.document import read_documents
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.results import ResultsDirectory, open_results, write_results
+from llmtools.formats.results import FILE_NAME, ResultsDirectory, open_results, write_results
 from llmtools.formats.stream import expand_inputs
 from llmtools.model import Decoder
 from llmtools.tokenizer.tokenizer import Tokenizer
@@ -167,9 +168,14 @@ def evaluate(inputs: EvalInputs) -> Results:
                 for name, found in questions.items()
             }
             write_results(directory.path, results, tasks=tasks, model=model, settings=settings)
-            recorder.wrote_tree(directory.path)
-            recorder.count(**results)
-            recorder.write_beside(directory.path)
+            try:
+                recorder.wrote_tree(directory.path)
+                recorder.count(**results)
+                recorder.write_beside(directory.path)
+            except BaseException:
+                # Without its manifest the run is not finished, and goes on here another time.
+                remove(directory.path / FILE_NAME)
+                raise
     return results
 
 

@@ -36,7 +36,7 @@ from llmtools.server.worker import Worker
 MAX_BODY_BYTES = 8 << 20
 # What OpenAI's API takes where /v1/completions names no limit; an answer in a chat has none.
 COMPLETION_MAX_TOKENS = 16
-RETRY_AFTER_S = "5"
+STATUS_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,11 +201,13 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def answer(http: Request, fault: Exception) -> Response:
         if isinstance(fault, ClientLeft):
             return Response(status_code=CLIENT_LEFT)
+        headers: dict[str, str] = {}
         if isinstance(fault, HTTPException):
+            headers |= fault.headers or {}
             fault = APIError(fault.status_code, f"{fault.detail}: {http.method} {http.url.path}")
         elif not isinstance(fault, APIError):
             fault = APIError(500, f"internal error: {type(fault).__name__}: {fault}")
-        headers = {"Retry-After": RETRY_AFTER_S} if fault.status == 503 else None
+        headers |= STATUS_HEADERS.get(fault.status, {})
         return JSONResponse(fault.to_json(), fault.status, headers)
 
     for kind in (APIError, ClientLeft, HTTPException, Exception):

@@ -82,7 +82,17 @@ def make_service(model: LoadedModel, name: str, api_keys: Sequence[str] = ()) ->
     )
 
 
-def make_server(service: Service) -> uvicorn.Server:
+class _Server(uvicorn.Server):
+    """Says when it has taken over the signals and accepts connections."""
+
+    on_ready: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_ready()
+
+
+def make_server(service: Service) -> _Server:
     """An HTTP server for a service; it logs errors alone, on stderr."""
     config = uvicorn.Config(
         create_app(service),
@@ -94,7 +104,7 @@ def make_server(service: Service) -> uvicorn.Server:
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
@@ -106,18 +116,20 @@ def _is_fault(record: logging.LogRecord) -> bool:
 def serve(service: Service, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, which let answers under way finish for up to 30 s.
 
-    A second Ctrl-C ends at once. on_ready: called when connections are accepted.
+    A second Ctrl-C ends at once (130). on_ready: called when connections are accepted.
     """
     server = make_server(service)
     logging.getLogger("uvicorn.error").addFilter(_is_fault)
     service.worker.start()
     try:
         listener.listen(128)
-        on_ready()
+        server.on_ready = on_ready
         server.run(sockets=[listener])
+        if server.force_exit:
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, SystemExit):
         # uvicorn raises the signal again after a stop that went well.
-        if not server.should_exit:
+        if server.force_exit or not server.should_exit:
             raise
     finally:
         service.worker.stop()
