@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import sys
 import pytest
 
 from llmtools.cli import COMMANDS, GROUPS
+from llmtools.commands.common import resolve_values
 from support import LLM, assert_user_error, run_llm
 
 HEAVY = ("typer", "rich", "numpy", "torch", "tokenizers", "numba", "orjson")
@@ -41,6 +43,36 @@ def test_a_commands_help_has_two_examples_and_never_loads_torch(name):
     assert examples.count(f"llm {' '.join(words)}") >= 2, text
     assert done.stderr == b""
     assert modules_loaded_by(*words, "--help").isdisjoint({"torch", "rich"})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_command_line_that_the_parser_takes(name):
+    words = [name, *list(COMMANDS[name].verbs)[:1]]
+    text = run_llm(*words, "--help", env={"COLUMNS": "200"}).stdout.decode()
+    lines = text.split("Examples:")[1].split("Options:")[0].split("Arguments:")[0].splitlines()
+    examples = [line.strip() for line in lines if line.strip()]
+    assert len(examples) >= 2
+    for example in examples:
+        lexer = shlex.shlex(example, posix=True, punctuation_chars="|<>")
+        lexer.whitespace_split = True
+        tokens = list(lexer)
+        stages: list[list[str]] = [[]]
+        redirected = False
+        for token in tokens:
+            if token == "|":
+                stages.append([])
+            elif token in "<>":
+                redirected = True
+            elif not redirected:
+                stages[-1].append(token)
+            else:
+                redirected = False
+        for stage in stages:
+            if stage[0] != "llm":
+                continue
+            row = COMMANDS[stage[1]]
+            verb = stage[2] if row.verbs else None
+            resolve_values(stage[1], verb, stage[3 if row.verbs else 2 :])
 
 
 def test_root_help_lists_every_command_in_its_group():
