@@ -31,6 +31,28 @@ whole or not at all, and an existing one is refused without `-f`.
 | 130, 143 | interrupted by Ctrl-C or SIGTERM |
 | 141 | the reader of the output left (SIGPIPE), silently |
 | 70 | a bug in llmtools; `--traceback` shows where |
+
+## Settings
+
+Every option can be set beforehand. The nearest wins: a flag, then the environment
+(`LLMTOOLS_SEQ_LEN` for `--seq-len`), then `./llmtools.toml` or the file that `--config` names, then
+`$XDG_CONFIG_HOME/llmtools/config.toml`. A file has a table for each command, with the options' long
+names:
+
+```toml
+[dedup]
+n-grams = 13
+[tokenizer.train]
+vocab-size = 32000
+```
+
+`--show-config` prints what is in force and where each value came from; its output is such a file.
+`--force`, `--dry-run`, `--show-config` and `--config` itself work on the command line alone
+(`LLMTOOLS_CONFIG` may name the file): a file must not make a command overwrite its output unseen.
+An unknown table or option is a mistake, and all mistakes are in one report with the nearest name.
+
+`llm completion bash|zsh|fish` prints a completion script. A MODEL may be `hf:ORG/NAME[@REVISION]`;
+nothing else is ever downloaded, and with `--offline` not even that.
 """
 
 
