@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +67,8 @@ def _packages() -> tuple[dict[str, Any], dict[str, Any]]:
     """Required packages, and extras with what each lacks and the line that installs it."""
     required: dict[str, Any] = {}
     extras: dict[str, Any] = {}
+    from importlib import metadata
+
     for text in metadata.requires(DISTRIBUTION) or []:
         requirement, _, marker = text.partition(";")
         match = _REQUIREMENT.match(requirement)
@@ -87,6 +88,8 @@ def _packages() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _installed(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
