@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_missing_and_old_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> N
         "numpy",
         'no-such-extra>=2; extra == "fancy"',
     ]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: needs)
+    monkeypatch.setattr(metadata, "requires", lambda name: needs)
     required, extras = doctor._packages()
     assert {name: row["ok"] for name, row in required.items()} == {
         "torch": False,
