@@ -14,7 +14,7 @@ from llmtools.errors import UsageError
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import OutputStream, check_outputs, open_output
+from llmtools.formats.stream import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 
 OnError = Literal["fail", "skip"]
 NAMED_ON_STDERR = 5
@@ -65,13 +65,15 @@ def check_rejects(output: str, rejects: str | None, on_error: OnError, *, force:
 
 
 @contextmanager
-def open_rejects(rejects: str | None, *, force: bool) -> Iterator[OutputStream | None]:
+def open_rejects(
+    rejects: str | None, *, force: bool, zstd_level: int = ZSTD_LEVEL
+) -> Iterator[OutputStream | None]:
     """The file of what is dropped, if one is named; it appears also where nothing else was left."""
     if rejects is None:
         yield None
         return
     failure: NothingLeft | None = None
-    with open_output(rejects, force=force) as sink:
+    with open_output(rejects, force=force, zstd_level=zstd_level) as sink:
         try:
             yield sink
         except NothingLeft as fault:

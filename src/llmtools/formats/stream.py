@@ -252,7 +252,9 @@ def standing_in(source: BinaryIO, name: str = "<stdin>", first_line: int = 1) ->
 class OutputStream:
     """A sink for bytes: compressed by the output's suffix, hashed as stored."""
 
-    def __init__(self, name: str, sink: BinaryIO, compression: str) -> None:
+    def __init__(
+        self, name: str, sink: BinaryIO, compression: str, zstd_level: int = ZSTD_LEVEL
+    ) -> None:
         self.name = name
         self._sink = sink
         self._hash = xxhash.xxh3_128()
@@ -262,7 +264,7 @@ class OutputStream:
         self._pending_bytes = 0
         self._compress: Any = None
         if compression == ".zst":
-            self._compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
+            self._compress = zstandard.ZstdCompressor(level=zstd_level).compress
         elif compression == ".gz":
             # mtime=0 keeps the bytes a function of the data alone.
             self._compress = lambda data: gzip.compress(data, compresslevel=6, mtime=0)
@@ -414,7 +416,12 @@ def _claim(path: str, *, force: bool, is_directory: bool) -> Claim:
 
 @contextmanager
 def open_output(
-    path: str, *, force: bool = False, is_binary: bool = False, compress: bool = True
+    path: str,
+    *,
+    force: bool = False,
+    is_binary: bool = False,
+    compress: bool = True,
+    zstd_level: int = ZSTD_LEVEL,
 ) -> Iterator[OutputStream]:
     """Write PATH or '-': the file appears whole when the block ends well, else not at all.
 
@@ -441,7 +448,8 @@ def open_output(
     with output_faults(path, claim.temporary):
         try:
             with open(claim.temporary, "wb") as sink:
-                stream = OutputStream(path, sink, claim.target.suffix if compress else "")
+                compression = claim.target.suffix if compress else ""
+                stream = OutputStream(path, sink, compression, zstd_level)
                 yield stream
                 stream.flush()
                 os.fsync(sink.fileno())
