@@ -12,8 +12,6 @@ anything is allocated. Source: docs/gguf.md of ggml.
 
 from __future__ import annotations
 
-import mmap
-import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -31,6 +29,7 @@ from llmtools.formats.block_codecs import (
     Floats,
     dequantize,
 )
+from llmtools.formats.cursor import Cursor, map_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -90,22 +89,8 @@ class GGUFTensor:
     num_bytes: int
 
 
-class _Cursor:
-    """Reads a header front to back and refuses to step over the end of the file."""
-
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.data, self.at = path, data, 0
-        self.what = "the header"
-
-    def fault(self, message: str) -> InputError:
-        return InputError(f"{self.path}: {self.what} (byte {self.at}): {message}")
-
-    def need(self, num_bytes: int) -> None:
-        left = len(self.data) - self.at
-        if num_bytes > left:
-            raise self.fault(
-                f"{num_bytes} bytes expected, {left} left; the file is cut short or damaged"
-            )
+class _Cursor(Cursor):
+    """The values of a GGUF header."""
 
     def count(self, least_bytes: int, things: str) -> int:
         """A u64 count of things that take at least `least_bytes` each."""
@@ -117,13 +102,6 @@ class _Cursor:
                 " short or damaged"
             )
         return count
-
-    def number(self, code: str) -> int:
-        self.need(struct.calcsize(code))
-        value: int
-        (value,) = struct.unpack_from(code, self.data, self.at)
-        self.at += struct.calcsize(code)
-        return value
 
     def string(self) -> str:
         length = self.count(1, "bytes of text")
@@ -181,7 +159,7 @@ class GGUFFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._data = _map(self.path)
+        self._data = map_file(self.path, "a GGUF file")
         self.metadata: dict[str, Any] = {}
         self.metadata_types: dict[str, ValueType] = {}
         cursor = _Cursor(self.path, self._data)
@@ -275,16 +253,6 @@ def is_gguf(path: Path) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as fault:
-        raise InputError(f"{path}: not a GGUF file: it is empty") from fault
-    except OSError as fault:
-        raise InputError(f"{path}: {fault.strerror or fault}") from fault
 
 
 def _read_version(cursor: _Cursor) -> int:
