@@ -94,6 +94,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--dry-run": PLAN,
         "--rules": Case("--rules length"),
         "--annotate": Case("--annotate"),
+        "--stats": Case("--stats stats.json"),
         "--min-doc-words": Case("--min-doc-words 20"),
         "--max-doc-words": Case("--max-doc-words 35"),
         "--dup-para-frac": Case("--dup-para-frac 0"),

@@ -61,14 +61,42 @@ def test_thresholds_and_rules_are_flags(corpus: Path) -> None:
     assert kept(*open_, "--top-n-grams", "", "--dup-n-grams", "") == ["good", "loop"]
 
 
-def test_annotate_adds_every_measured_value(corpus: Path) -> None:
+def test_annotate_drops_nothing_and_says_what_would_have_been(corpus: Path) -> None:
     done = run_llm("filter", corpus, "--annotate", "--rules", "length,symbols")
-    record = json.loads(done.stdout.splitlines()[0])
-    assert record["metadata"]["measures"] == {
-        "doc_words": 60,
-        "hash_word_ratio": 0.0,
-        "ellipsis_word_ratio": 0.0,
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["id"] for record in records] == ["short", "good", "loop", "hash"]
+    assert records[1]["metadata"] == {
+        "measures": {
+            "length": {"doc_words": 60},
+            "symbols": {"hash_word_ratio": 0.0, "ellipsis_word_ratio": 0.0},
+        }
     }
+    # Every rule measures every document, also the one that the first rule would have dropped.
+    assert set(records[0]["metadata"]) == {"k", "measures", "reject"}
+    assert records[0]["metadata"]["measures"]["symbols"]["hash_word_ratio"] == 0.0
+    assert records[0]["metadata"]["reject"] == {
+        "rule": "length",
+        "measure": "doc_words",
+        "value": 2,
+        "threshold": 50,
+    }
+    assert b"4 of 4 documents kept (rejected: length 1, symbols 1)" in done.stderr
+
+
+def test_stats_say_what_each_rule_saw_dropped_and_cost(corpus: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    done = run_llm("filter", corpus, "--stats", stats, "-v")
+    rules = json.loads(stats.read_bytes())["rules"]
+    assert [r["rule"] for r in rules] == ["length", "repetition", "symbols"]
+    assert [r["documents"] for r in rules] == [4, 3, 2]
+    assert [r["dropped"] for r in rules] == [1, 1, 1]
+    assert rules[0]["bytes"] - rules[0]["dropped_bytes"] == rules[1]["bytes"]
+    assert all(r["seconds"] > 0 for r in rules)
+    assert b"filter: repetition: 1 of 3 documents rejected" in done.stderr
+    units = run_llm(
+        "filter", corpus, "--stats", stats, "--workers", "2", "-o", tmp_path / "o", check=False
+    )
+    assert_user_error(units, 2, "--stats")
 
 
 def test_an_empty_result_is_an_error_that_still_shows_why(tmp_path: Path) -> None:

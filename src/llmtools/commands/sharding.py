@@ -108,6 +108,8 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
         found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
     if not is_last and values.get("force"):
         found.append("-f belongs to the last stage")
+    if values.get("stats") is not None:
+        found.append("--stats counts one process; --json and the manifest have the run's counts")
     if values.get("rejects") == STDIO:
         found.append("--rejects needs a file")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,23 @@ class Batch:
     buffer: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
 
+    def text(self, row: int) -> memoryview:
+        """The text of one document, UTF-8."""
+        return self.buffer[self.offsets[row] : self.offsets[row + 1]].data
 
-def make_batch(documents: list[Document], texts: list[bytes]) -> Batch:
+    def take(self, rows: Sequence[int], texts: Mapping[int, bytes] | None = None) -> Batch:
+        """A batch of some of the documents, in the order given, with other `texts` for some rows.
+
+        Only the buffer holds a changed text; the documents are the same objects.
+        """
+        found = texts or {}
+        return make_batch(
+            [self.documents[row] for row in rows],
+            [found[row] if row in found else self.text(row) for row in rows],
+        )
+
+
+def make_batch(documents: list[Document], texts: Sequence[bytes | memoryview]) -> Batch:
     """A batch of documents whose encoded texts are given."""
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(t) for t in texts], out=offsets[1:])

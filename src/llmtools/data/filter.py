@@ -1,46 +1,53 @@
-"""The whole of `llm filter`: read, measure, write what passes and, on request, what does not."""
+"""The whole of `llm filter`: read, judge, write what passes and, on request, what does not."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from llmtools import terminal
-from llmtools.data.batch import batches
-from llmtools.data.quality import Check, QualitySettings, checks, judge, measure, measures
+from llmtools.data.batch import Batch, batches
+from llmtools.data.rules.chain import Chain, Outcome
+from llmtools.data.rules.table import FilterSettings, as_record
 from llmtools.formats.document import Document, document_hash, read_documents
 from llmtools.formats.drop_log import Drop, DropLog
-from llmtools.formats.json_edit import add_metadata
+from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips
-from llmtools.formats.stream import OutputStream, check_outputs, open_output
+from llmtools.formats.stream import OutputStream, check_outputs, open_output, write_file
 
 
 def filter_documents(
     inputs: list[str],
     output: str,
-    settings: QualitySettings,
+    settings: FilterSettings,
     *,
     rejects: str | None = None,
     annotate: bool = False,
+    stats: str | None = None,
     text_key: str = "text",
     id_key: str = "id",
     on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write the documents that pass every check, in order; returns the counts.
+    """Write the documents that pass every rule, in order; returns the counts.
 
-    `rejects` gets the others, each with metadata.reject; `annotate` adds metadata.measures to all
-    that is written. Without it a document that passes keeps its bytes. Raises InputError for bad
-    input and where no document passes; the rejects are written in that case too.
+    A document keeps its bytes except for its text where a rule changes that. `rejects` gets the
+    others, each with metadata.reject. `annotate` drops and changes nothing: all documents are
+    written with metadata.measures, and metadata.reject where they would have been dropped. `stats`
+    gets what each rule saw, dropped and cost as JSON. Raises InputError for bad input and where no
+    document passes; the rejects are written in that case too.
     """
     destinations = [output] if rejects is None else [output, rejects]
-    check_outputs(destinations, force=force)
-    recorder = Recorder("filter", asdict(settings))
+    check_outputs(destinations + ([] if stats is None else [stats]), force=force)
+    chain = Chain(settings.build(), annotate=annotate)
+    recorder = Recorder("filter", as_record(settings, list(chain.rules)))
     recorder.drops = DropLog()
     skips = Skips(on_error, adds_metadata=annotate or rejects is not None)
     documents = read_documents(
@@ -55,7 +62,8 @@ def filter_documents(
         dropped = sinks.get(rejects) if rejects is not None else None
         try:
             with open_output(output, force=force) as kept:
-                counts = _write(documents, settings, kept, dropped, annotate, recorder.drops)
+                writer = _Writer(kept, dropped, recorder.drops, text_key)
+                counts = _filter(documents, chain, writer)
                 counts["documents_skipped"] = skips.count
                 if counts["documents_kept"] == 0:
                     raise NothingLeft(_explain(inputs, rejects, counts, skips), counts)
@@ -69,56 +77,92 @@ def filter_documents(
     for sink in sinks.values():
         recorder.wrote(sink)
     recorder.write_beside(*(path for path in destinations if path in sinks))
+    _report(chain, stats)
     if failure is not None:
         raise failure
     return counts
 
 
-def _write(
-    documents: Iterable[Document],
-    settings: QualitySettings,
-    kept: OutputStream,
-    dropped: OutputStream | None,
-    annotate: bool,
-    drops: DropLog,
-) -> dict[str, Any]:
+class _Writer:
+    """Where the documents of a batch go."""
+
+    def __init__(
+        self, kept: OutputStream, dropped: OutputStream | None, drops: DropLog, text_key: str
+    ) -> None:
+        self.kept = kept
+        self.dropped = dropped
+        self._drops = drops
+        self._text_key = text_key
+
+    def write(self, batch: Batch, outcome: Outcome, *, annotate: bool) -> None:
+        """Write a batch, in order."""
+        kept: list[bytes] = []
+        for row, document in enumerate(batch.documents):
+            reject = outcome.rejects.get(row)
+            if annotate:
+                added: dict[str, Any] = {"measures": outcome.measures[row]}
+                if reject is not None:
+                    added["reject"] = reject.as_dict()
+                kept.append(add_metadata(document.raw, added, document.where))
+            elif reject is None:
+                text = outcome.texts.get(row)
+                raw = document.raw
+                if text is not None:
+                    raw = replace_fields(raw, {self._text_key: text.decode()})
+                kept.append(raw)
+            else:
+                rule = f"{reject.check.rule}: {reject.check.measure}"
+                value = reject.value if isinstance(reject.value, float) else None
+                hashed = document_hash(document.id)
+                self._drops.add(Drop(document_id=hashed, rule=rule, value=value))
+                if self.dropped is not None:
+                    why = {"reject": reject.as_dict()}
+                    self.dropped.write(add_metadata(document.raw, why, document.where) + b"\n")
+        if kept:
+            kept.append(b"")
+            self.kept.write(b"\n".join(kept))
+
+
+def _filter(documents: Iterable[Document], chain: Chain, writer: _Writer) -> dict[str, Any]:
     """Judge all documents and write them where they belong; returns the counts."""
-    applied = checks(settings)
-    failed: Counter[Check] = Counter()
     num_documents = 0
     with terminal.progress("filter", unit="doc") as bar:
         for batch in batches(documents):
-            values = measure(batch, settings)
-            for row, reject in enumerate(judge(values, applied)):
-                document = batch.documents[row]
-                sink: OutputStream | None = kept
-                added: dict[str, Any] = {}
-                if annotate:
-                    added["measures"] = measures(values[row], applied)
-                if reject is not None:
-                    failed[reject.check] += 1
-                    rule = f"{reject.check.rule}: {reject.check.measure}"
-                    hashed = document_hash(document.id)
-                    drops.add(Drop(document_id=hashed, rule=rule, value=reject.value))
-                    added["reject"] = reject.as_dict()
-                    sink = dropped
-                if sink is not None:
-                    raw = document.raw
-                    changed = add_metadata(raw, added, document.where) if added else raw
-                    sink.write(changed + b"\n")
+            writer.write(batch, chain.run(batch), annotate=chain.annotate)
             num_documents += len(batch.documents)
             bar.update(len(batch.documents))
-    by_rule: Counter[str] = Counter(dict.fromkeys(settings.rules, 0))
+    by_rule: Counter[str] = Counter(dict.fromkeys((rule.name for rule in chain.rules), 0))
     by_measure: Counter[str] = Counter()
-    for check, count in failed.items():
+    for check, count in chain.failed.items():
         by_rule[check.rule] += count
         by_measure[check.measure] += count
-    return {
+    num_failed = chain.failed.total()
+    counts: dict[str, Any] = {
         "documents_in": num_documents,
-        "documents_kept": num_documents - failed.total(),
+        "documents_kept": num_documents if chain.annotate else num_documents - num_failed,
         "dropped": dict(by_rule),
         "dropped_by_measure": dict(by_measure.most_common()),
     }
+    if chain.annotate:
+        # Nothing was dropped; these would have been.
+        counts["rejected"] = counts.pop("dropped")
+        counts["rejected_by_measure"] = counts.pop("dropped_by_measure")
+    if any(one.edited for one in chain.stats.values()):
+        counts["edited"] = {name: one.edited for name, one in chain.stats.items() if one.edited}
+    return counts
+
+
+def _report(chain: Chain, path: str | None) -> None:
+    """What each rule did: with -v, and as JSON in the file of --stats."""
+    for name, one in chain.stats.items():
+        speed = one.bytes / 1e6 / one.seconds if one.seconds else 0.0
+        terminal.detail(
+            f"filter: {name}: {one.dropped:,} of {one.documents:,} documents rejected,"
+            f" {one.edited:,} edited, {one.seconds:.2f} s ({speed:.0f} MB/s)"
+        )
+    if path is not None:
+        rules = [{"rule": name, **asdict(one)} for name, one in chain.stats.items()]
+        write_file(Path(path), json.dumps({"rules": rules}, indent=2).encode() + b"\n")
 
 
 def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any], skips: Skips) -> str:

@@ -1,0 +1,1 @@
+"""The rules of `llm filter`: each measures documents and says which to drop, and why."""

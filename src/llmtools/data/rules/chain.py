@@ -1,0 +1,96 @@
+"""Rules one after another over a batch, each on what the earlier ones left, with their costs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmtools.data.batch import Batch
+from llmtools.data.rules.rule import Check, Reject, Rule
+
+
+@dataclass(slots=True)
+class RuleStats:
+    """What one rule saw, dropped and cost; bytes are those of texts as the rule was given them."""
+
+    documents: int = 0
+    bytes: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+    edited: int = 0
+    edited_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch.
+
+    rejects:  by row, the documents that some rule drops.
+    texts:    by row, the changed text of a document that stays.
+    measures: [D] by rule and measure, when asked to annotate, else empty.
+    """
+
+    rejects: dict[int, Reject] = field(default_factory=dict)
+    texts: dict[int, bytes] = field(default_factory=dict)
+    measures: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Chain:
+    """The rules of one run, and what they did so far."""
+
+    def __init__(self, rules: Sequence[Rule], *, annotate: bool = False) -> None:
+        self.rules = rules
+        self.annotate = annotate
+        self.stats = {rule.name: RuleStats() for rule in rules}
+        self.failed: Counter[Check] = Counter()
+
+    def run(self, batch: Batch) -> Outcome:
+        """Judge a batch. To annotate, every rule sees every document; else those still there."""
+        outcome = Outcome(measures=[{} for _ in batch.documents] if self.annotate else [])
+        rows = list(range(len(batch.documents)))
+        current = batch
+        for rule in self.rules:
+            if not rows:
+                break
+            current, rows = self._apply(rule, current, rows, outcome)
+        for reject in outcome.rejects.values():
+            self.failed[reject.check] += 1
+        for row in outcome.rejects:
+            outcome.texts.pop(row, None)
+        return outcome
+
+    def _apply(
+        self, rule: Rule, batch: Batch, rows: list[int], outcome: Outcome
+    ) -> tuple[Batch, list[int]]:
+        """One rule over what is left; returns what is left after it, and its rows."""
+        start = time.perf_counter()
+        found = rule.apply(batch, annotate=self.annotate)
+        lengths = (batch.offsets[1:] - batch.offsets[:-1]).tolist()
+        stats = self.stats[rule.name]
+        stats.documents += len(rows)
+        stats.bytes += int(batch.offsets[-1])
+        stays: list[int] = []
+        for at, reject in enumerate(found.rejects):
+            if reject is None:
+                stays.append(at)
+                continue
+            stats.dropped += 1
+            stats.dropped_bytes += lengths[at]
+            outcome.rejects.setdefault(rows[at], reject)
+        for at, text in found.texts.items():
+            stats.edited += 1
+            stats.edited_bytes += lengths[at] - len(text)
+            outcome.texts[rows[at]] = text
+        for at, measured in enumerate(found.measures):
+            outcome.measures[rows[at]][rule.name] = measured
+        if self.annotate:
+            stays = list(range(len(rows)))
+        if found.texts or len(stays) < len(rows):
+            batch = batch.take(stays, found.texts)
+            rows = [rows[at] for at in stays]
+        stats.seconds += time.perf_counter() - start
+        return batch, rows

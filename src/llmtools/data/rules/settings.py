@@ -1,0 +1,120 @@
+"""The thresholds of every rule, their defaults and what the help says of them.
+
+Each rule has one dataclass; `llm filter` makes a flag of each field. A field that several rules
+have (min_doc_words) is one flag, and must mean the same in all of them. Nothing here imports more
+than the standard library, because `llm filter --help` reads it.
+"""
+
+# The defaults are immutable: `flag` only wraps dataclasses.field.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from llmtools.errors import UsageError
+
+NGramLimits = tuple[tuple[int, float], ...]
+Dialect = Literal["datatrove", "dolma", "dclm"]
+Words = Literal["fast", "unicode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conventions:
+    """What all rules share. dialect: whose definitions. words: cut at white space, or UAX #29."""
+
+    dialect: Dialect = "datatrove"
+    words: Words = "fast"
+
+
+def flag(default: Any, text: str, *, at_least: float | None = 0, is_file: bool = False) -> Any:
+    """A field that becomes a flag of `llm filter`.
+
+    at_least: the smallest value of a number. is_file: its value is the path of a file that decides
+    the output, so that a resumed run compares the file's digest.
+    """
+    return field(default=default, metadata={"help": text, "min": at_least, "is_file": is_file})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthSettings:
+    """Words that hold a letter or a digit."""
+
+    min_doc_words: int = flag(50, "words at least.")
+    max_doc_words: int = flag(100_000, "words at most.")
+
+    def faults(self) -> list[str]:
+        """What is wrong with the values together."""
+        if self.min_doc_words <= self.max_doc_words:
+            return []
+        return [f"min_doc_words {self.min_doc_words} is above max_doc_words {self.max_doc_words}"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepetitionSettings:
+    """Gopher's table A1; n-gram limits are (n, fraction)."""
+
+    dup_para_frac: float = flag(0.3, "share of repeated paragraphs.")
+    dup_para_char_frac: float = flag(0.2, "their share of characters.")
+    dup_line_frac: float = flag(0.3, "share of repeated lines.")
+    dup_line_char_frac: float = flag(0.2, "their share of characters.")
+    top_n_grams: NGramLimits = flag(
+        ((2, 0.2), (3, 0.18), (4, 0.16)), "share of the most frequent n-gram, N:FRACTION,..."
+    )
+    dup_n_grams: NGramLimits = flag(
+        ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.1)),
+        "share of repeated n-grams, N:FRACTION,...",
+    )
+
+    def faults(self) -> list[str]:
+        """What is wrong with the n-gram limits."""
+        limits = [("top", *pair) for pair in self.top_n_grams]
+        limits += [("dup", *pair) for pair in self.dup_n_grams]
+        found = [
+            f"{label}_n_grams {n}:{limit}: n is a number of words from 2 to 100"
+            for label, n, limit in limits
+            if not 2 <= n <= 100
+        ]
+        return found + [
+            f"{label}_n_grams {n}:{limit}: a fraction is a number from 0"
+            for label, n, limit in limits
+            if not limit >= 0
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SymbolSettings:
+    """Signs per word."""
+
+    max_symbol_word_ratio: float = flag(0.1, "'#' per word, and ellipses per word.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
+
+
+def limits(option: str, given: str) -> NGramLimits:
+    """'2:0.2,3:0.18' as ((2, 0.2), (3, 0.18)); an empty string switches the checks off."""
+    try:
+        pairs = [item.split(":") for item in given.split(",") if item]
+        return tuple((int(n), float(limit)) for n, limit in pairs)
+    except ValueError as fault:
+        raise UsageError(
+            f"{option} {given!r}: write N:FRACTION,N:FRACTION, as 2:0.2,3:0.18"
+        ) from fault
+
+
+def make(kind: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """Settings of one rule with some fields set, and all that is wrong with them."""
+    names = {item.name: item for item in fields(kind)}
+    settings = kind(**{name: value for name, value in values.items() if name in names})
+    faults = []
+    for name, item in names.items():
+        value, least = getattr(settings, name), item.metadata["min"]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and (math.isnan(value) or (least is not None and value < least)):
+            faults.append(f"{name} must be a number from {least}, not {value}")
+    return settings, faults or settings.faults()
