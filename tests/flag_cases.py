@@ -301,8 +301,16 @@ EVERYWHERE = {
     "--offline",
 }
 # Flags of `run` and of the commands that can work as it does; they start processes, and what they
-# change is seen in commands/test_workers.py.
-UNITS = {"--workers", "--work-dir", "--shard-bytes", "--resume"}
+# change is seen in commands/test_workers.py and commands/test_executors.py.
+UNITS = {
+    "--workers",
+    "--work-dir",
+    "--shard-bytes",
+    "--resume",
+    "--executor",
+    "--shard",
+    "--ray-address",
+}
 # Commands that only look, and `run`, which starts processes: their flags have tests of their own,
 # in these files.
 ELSEWHERE = {

@@ -345,11 +345,7 @@ def test_what_a_pipeline_cannot_be(tmp_path, pipeline, mention):
 
 def test_flags_are_checked(made, tmp_path):
     pipeline = f"{FILTER} {made}/docs.jsonl -o out.jsonl"
-    assert_user_error(
-        run(pipeline, tmp_path, "--executor", "ray", check=False),
-        2,
-        "local is the only executor in this version",
-    )
+    assert_user_error(run(pipeline, tmp_path, "--executor", "rai", check=False), 2, "'rai'")
     assert_user_error(run(pipeline, tmp_path, "--shard-bytes", "x", check=False), 2, "'x'", "64M")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llmtools.errors import InputError, UsageError
@@ -86,3 +88,40 @@ def test_a_plan_is_read_back(tmp_path):
     assert read_plan(tmp_path) is None
     write_plan(tmp_path, plan())
     assert read_plan(tmp_path) == plan()
+
+
+def test_the_files_of_several_processes_are_one_ledger(tmp_path):
+    one, two = (Ledger(tmp_path, f"ledger-{n}.jsonl") for n in range(2))
+    one.finish(replace(UNIT, attempt="a"), OUTCOME)
+    assert not two.done
+    two.refresh()
+    assert two.done == {"0.3": OUTCOME}
+    # What one process finds gone is gone for all, and an attempt that is lost stays so.
+    two.lose("0.3")
+    one.refresh()
+    assert not one.done
+    assert one.losses["0.3"] == 1
+    two.finish(replace(UNIT, attempt="b"), OUTCOME)
+    one.refresh()
+    one.close()
+    two.close()
+    both = Ledger(tmp_path)
+    assert both.done == one.done == {"0.3": OUTCOME}
+    both.close()
+
+
+def test_a_line_that_is_still_being_written_is_read_later(tmp_path):
+    reader = Ledger(tmp_path, "ledger-0.jsonl")
+    line = b'{"event": "start", "unit": "0.3", "pid": 1}\n'
+    with open(tmp_path / "ledger-1.jsonl", "ab", buffering=0) as writer:
+        for cut in (0, 10, len(line) - 1):
+            writer.truncate(0)
+            writer.write(line[:cut])
+            reader.refresh()
+            assert not reader.attempts
+        writer.write(line[cut:] + line[:5])
+        reader.refresh()
+        assert reader.attempts["0.3"] == 1
+        reader.refresh()
+        assert reader.attempts["0.3"] == 1
+    reader.close()

@@ -23,6 +23,7 @@ from llmtools.errors import UsageError
 from llmtools.formats.hub import OFFLINE
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
+from llmtools.shards.place import Executor
 
 if TYPE_CHECKING:
     from llmtools.plan.estimate import Plan
@@ -152,15 +153,32 @@ def resolve_values(name: str, verb: str | None, arguments: list[str]) -> dict[st
 ShardBytes = Annotated[
     str, typer.Option("--shard-bytes", help="Input of a unit; larger files are cut.")
 ]
+ExecutorFlag = Annotated[
+    Executor,
+    typer.Option("--executor", help="Where units run: local, a Slurm array, a Ray cluster."),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="One of N processes that share --work-dir."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="A running Ray cluster.  [default: $RAY_ADDRESS, or own]"),
+]
 # A second or a few of work: little is lost with a unit, and the 20 ms of its own are little too.
 SHARD_BYTES = "16M"
 # Flags of commands that treat each document alone, and so can run in units (commands/sharding.py).
 _UNITS: dict[str, tuple[Any, Any]] = {
     "workers": (
         Annotated[
-            int, typer.Option("--workers", min=1, help="Processes; more than 1 needs files and -o.")
+            int | None,
+            typer.Option(
+                "--workers",
+                min=1,
+                help="Processes; needs files and -o.  [default: 1; with an executor all cores]",
+            ),
         ],
-        1,
+        None,
     ),
     "work_dir": (
         Annotated[
@@ -176,6 +194,9 @@ _UNITS: dict[str, tuple[Any, Any]] = {
         ],
         True,
     ),
+    "executor": (ExecutorFlag, "local"),
+    "shard": (Shard, None),
+    "ray_address": (RayAddress, None),
 }
 
 
@@ -252,11 +273,18 @@ def command(
 
 
 def _wants_units(given: Mapping[str, Any]) -> bool:
-    if given["workers"] > 1 or given["work_dir"] is not None:
+    if (given["workers"] or 1) > 1 or given["executor"] != "local":
         return True
-    for key, flag in (("resume", "--no-resume"), ("shard_bytes", "--shard-bytes")):
+    if given["work_dir"] is not None or given["shard"] is not None:
+        return True
+    alone = {
+        "resume": "--no-resume",
+        "shard_bytes": "--shard-bytes",
+        "ray_address": "--ray-address",
+    }
+    for key, flag in alone.items():
         if given[key] != _UNITS[key][1]:
-            raise UsageError(f"{flag} has no effect without --workers or --work-dir")
+            raise UsageError(f"{flag} has no effect without --workers, --executor or --work-dir")
     return False
 
 

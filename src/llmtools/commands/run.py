@@ -11,6 +11,9 @@ import typer
 from llmtools import terminal
 from llmtools.commands.common import (
     SHARD_BYTES,
+    ExecutorFlag,
+    RayAddress,
+    Shard,
     ShardBytes,
     byte_size,
     command,
@@ -18,7 +21,6 @@ from llmtools.commands.common import (
     report,
     resume_command,
 )
-from llmtools.errors import UsageError
 
 app = make_app()
 
@@ -44,9 +46,9 @@ def run(
         int | None,
         typer.Option("--workers", min=1, help="Worker processes.  [default: all cores]"),
     ] = None,
-    executor: Annotated[
-        str, typer.Option("--executor", help="Where units run: local, on this machine.")
-    ] = "local",
+    executor: ExecutorFlag = "local",
+    shard: Shard = None,
+    ray_address: RayAddress = None,
     shard_bytes: ShardBytes = SHARD_BYTES,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with what is in the work directory.")
@@ -63,19 +65,18 @@ def run(
     PIPELINE is commands joined by |, the first naming its files, the last its output. Killed
     anywhere, the same line goes on with what is missing.
     """
-    if executor != "local":
-        raise UsageError(f"--executor {executor}: local is the only executor in this version")
     from dataclasses import replace
 
     from llmtools.commands.sharding import (
-        PROGRAM,
         count_line,
+        find_pool,
         parse_pipeline,
         settings_of,
         source_of,
     )
     from llmtools.shards import runner
     from llmtools.shards.pipeline import split_stages
+    from llmtools.shards.place import find_place
 
     parsed = parse_pipeline(split_stages(pipeline))
     parsed = replace(parsed, force=parsed.force or force)
@@ -84,12 +85,12 @@ def run(
         pipeline=parsed,
         source=source_of(parsed, size),
         folder=work_dir,
-        program=PROGRAM,
+        open_pool=find_pool(executor, workers, ray_address, work_dir),
         settings=settings_of(parsed),
-        workers=workers or os.cpu_count() or 1,
         shard_bytes=size,
         resume=resume,
         resume_command=resume_command("llm"),
+        place=find_place(executor, shard, os.environ),
     )
     if dry_run:
         _show_plan(runner.preview(job))

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from llmtools.formats.stream import STDIO, expand_inputs, standing_in, write_fil
 from llmtools.shards import runner
 from llmtools.shards.join import part_of
 from llmtools.shards.pipeline import KINDS, Pipeline, check_names
+from llmtools.shards.place import Executor, find_place, num_cpus
 from llmtools.shards.split import Scan, Share, scan, shares
 from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
 
@@ -43,7 +44,7 @@ _PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects")
 # Flags of the whole run, which a stage cannot have on its own.
 _RUNS_OWN = frozenset(
     "-h --help --show-config -n --dry-run --workers --work-dir --shard-bytes --resume"
-    " --no-resume".split()
+    " --no-resume --executor --shard --ray-address".split()
 ) | (cli.GLOBAL_FLAGS | cli.GLOBAL_VALUES) - {"--config"}
 
 
@@ -119,36 +120,68 @@ def run_in_units(
     name: str,
     values: dict[str, Any],
     *,
-    workers: int,
+    workers: int | None,
     work_dir: Path | None,
     shard_bytes: str,
     resume: bool,
+    executor: Executor,
+    shard: str | None,
+    ray_address: str | None,
 ) -> None:
     """One command over its files in units: what --workers asks for."""
     mistakes = _misplaced(values, is_first=True, is_last=True)
     if mistakes:
-        raise UsageError("--workers and --work-dir: " + "; ".join(mistakes))
+        raise UsageError("--workers, --executor and --work-dir: " + "; ".join(mistakes))
+    place = find_place(executor, shard, os.environ)
+    if place.is_shared and work_dir is None:
+        raise UsageError("--executor slurm and --shard need --work-dir, which all processes see")
     pipeline = make_pipeline([name], [values])
     size = byte_size("--shard-bytes", shard_bytes)
     output = Path(pipeline.output)
     hidden = output.absolute().with_name(f".{output.name}.llmtools-work")
+    folder = hidden if work_dir is None else work_dir
+    if workers is None and executor == "local" and shard is None:
+        workers = 1
     totals = runner.run(
         runner.Job(
             pipeline=pipeline,
             source=source_of(pipeline, size),
-            folder=hidden if work_dir is None else work_dir,
-            program=PROGRAM,
+            folder=folder,
+            open_pool=find_pool(executor, workers, ray_address, folder),
             settings=settings_of(pipeline),
-            workers=workers,
             shard_bytes=size,
             resume=resume,
             resume_command=resume_command("llm"),
+            place=place,
         )
     )
     if work_dir is None:
         remove(hidden)
     counts = {key: value for key, value in totals["stages"][0].items() if key != "stage"}
     report(counts, f"{name}: {count_line(counts)} (units: {totals['units']:,})")
+
+
+def find_pool(
+    executor: Executor, workers: int | None, ray_address: str | None, folder: Path
+) -> Callable[[], AbstractContextManager[runner.Pool]]:
+    """What makes the pool of an executor; all this machine's or cluster's CPUs where None."""
+    if ray_address is not None and executor != "ray":
+        raise UsageError("--ray-address has no effect without --executor ray")
+    if executor == "ray":
+        from llmtools.shards.ray_pool import RayPool, Settings, check_ray
+
+        check_ray()
+        settings = Settings(
+            target="llmtools.commands.sharding:answer",
+            workers=workers,
+            address=ray_address,
+            folder=str(folder),
+        )
+        return lambda: RayPool(settings)
+    from llmtools.shards.local import Pool
+
+    count = workers or num_cpus()
+    return lambda: Pool(PROGRAM, count)
 
 
 def count_line(counts: Mapping[str, Any]) -> str:
@@ -415,6 +448,18 @@ def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:
     return mistakes
 
 
+def answer(line: str | bytes) -> str:
+    """A request to a worker, a unit or a rehearsal, and its answer, both JSON."""
+    request = json.loads(line)
+    found: dict[str, Any]
+    if "rehearse" in request:
+        stages = [Stage(**item) for item in request["rehearse"]]
+        found = {"mistakes": rehearse(stages, request["folder"])}
+    else:
+        found = asdict(run_unit(unit_from(request["unit"])))
+    return json.dumps(found)
+
+
 def main() -> None:
     """The worker process."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -429,13 +474,7 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        request = json.loads(requests.get())
-        if "rehearse" in request:
-            stages = [Stage(**item) for item in request["rehearse"]]
-            answer: dict[str, Any] = {"mistakes": rehearse(stages, request["folder"])}
-        else:
-            answer = asdict(run_unit(unit_from(request["unit"])))
-        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.write(answer(requests.get()).encode() + b"\n")
 
 
 if __name__ == "__main__":

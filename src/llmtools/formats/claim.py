@@ -157,11 +157,14 @@ def lock(handle: int, path: str, *, is_shared: bool = False) -> None:
             raise
 
 
-def lock_directory(path: Path) -> int:
-    """Lock a directory that stays where it is; returns the handle whose closing frees it."""
+def lock_directory(path: Path, *, is_shared: bool = False) -> int:
+    """Lock a directory that stays where it is; returns the handle whose closing frees it.
+
+    is_shared: beside others that share it, but none that wants it alone.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
-        lock(handle, str(path))
+        lock(handle, str(path), is_shared=is_shared)
     except BaseException:
         os.close(handle)
         raise

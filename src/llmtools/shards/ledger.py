@@ -1,12 +1,15 @@
 """What of a run is done: one JSON object a line, appended and synced, never rewritten.
 
     {"event": "start", "unit": "0.3", "pid": 12}
-    {"event": "done", "unit": "0.3", "outcome": {...}}
+    {"event": "done", "unit": "0.3", "attempt": "4f1c8a20", "outcome": {...}}
+    {"event": "lost", "unit": "0.3", "attempt": "4f1c8a20"}
     {"event": "publish"}
     {"event": "finished", "outputs": [...], "report": {...}}
 
-A line that a crash cut short is what was never promised, so it is passed over and ended. The plan
-beside the ledger says what the run was started with; a run with another plan is refused.
+Each process appends to a file of its own, since appending to one file from several machines is not
+safe on network file systems; together they are the ledger. A line that a crash cut short is what
+was never promised, so it is passed over and ended. The plan beside the ledger says what the run was
+started with; a run with another plan is refused.
 """
 
 from __future__ import annotations
@@ -24,25 +27,50 @@ from llmtools.formats.stream import write_file
 from llmtools.shards.unit import Outcome, Part, Unit
 
 LEDGER = "ledger.jsonl"
+LEDGERS = "ledger*.jsonl"
 PLAN = "plan.json"
 
 
 class Ledger:
-    """The ledger of one work directory; the caller holds the directory's lock."""
+    """The ledger of one work directory; this process appends to the file `name` of it.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LEDGER
+    done: the outcome of each unit that is done. attempts: how often each was begun. losses: how
+    often what a unit had written was found to be gone or changed.
+    """
+
+    def __init__(self, folder: Path, name: str = LEDGER) -> None:
+        self._folder = folder
+        self._path = folder / name
         self.done: dict[str, Outcome] = {}
         self.attempts: Counter[str] = Counter()
+        self.losses: Counter[str] = Counter()
         self.finished: dict[str, Any] | None = None
         self.is_publishing = False
+        self._attempt: dict[str, str] = {}
+        self._lost: set[tuple[str, str]] = set()
+        self._read: dict[str, int] = {}
+        self.refresh()
         data = self._path.read_bytes() if self._path.exists() else b""
-        for line in data.split(b"\n"):
-            self._apply(line)
+        # Whole but for its line end.
+        self._apply(data.rpartition(b"\n")[2])
         self._file = open(self._path, "ab", buffering=0)
         if data and not data.endswith(b"\n"):
             self._file.write(b"\n")
+        self._read[name] = self._file.tell()
         sync_directory(folder)
+
+    def refresh(self) -> None:
+        """Read what other processes have appended."""
+        for path in sorted(self._folder.glob(LEDGERS)):
+            start = self._read.get(path.name, 0)
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size <= start:
+                    continue
+                file.seek(start)
+                whole = file.read().rpartition(b"\n")[0]
+            for line in whole.split(b"\n"):
+                self._apply(line)
+            self._read[path.name] = start + len(whole) + bool(whole)
 
     def _apply(self, line: bytes) -> None:
         try:
@@ -51,7 +79,11 @@ class Ledger:
             if event == "start":
                 self.attempts[entry["unit"]] += 1
             elif event == "done":
-                self.done[entry["unit"]] = outcome_from(entry["outcome"])
+                self._note_done(
+                    entry["unit"], entry.get("attempt", ""), outcome_from(entry["outcome"])
+                )
+            elif event == "lost":
+                self._note_lost(entry["unit"], entry["attempt"])
             elif event == "publish":
                 self.is_publishing = True
             elif event == "finished":
@@ -60,9 +92,21 @@ class Ledger:
             # Cut short by a crash; the unit is run again.
             return
 
+    def _note_done(self, key: str, attempt: str, outcome: Outcome) -> None:
+        if (key, attempt) not in self._lost:
+            self.done[key], self._attempt[key] = outcome, attempt
+
+    def _note_lost(self, key: str, attempt: str) -> None:
+        if (key, attempt) not in self._lost:
+            self._lost.add((key, attempt))
+            self.losses[key] += 1
+            if self._attempt.get(key) == attempt:
+                del self.done[key], self._attempt[key]
+
     def _append(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         os.fsync(self._file.fileno())
+        self._read[self._path.name] = self._file.tell()
 
     def start(self, unit: Unit, pid: int) -> None:
         """A worker begins a unit."""
@@ -71,8 +115,15 @@ class Ledger:
 
     def finish(self, unit: Unit, outcome: Outcome) -> None:
         """A unit is done and its output is on disk."""
-        self.done[unit.key] = outcome
-        self._append({"event": "done", "unit": unit.key, "outcome": asdict(outcome)})
+        self._note_done(unit.key, unit.attempt, outcome)
+        entry = {"event": "done", "unit": unit.key, "attempt": unit.attempt}
+        self._append({**entry, "outcome": asdict(outcome)})
+
+    def lose(self, key: str) -> None:
+        """What a unit wrote is gone, or not what it wrote; it is to be run again."""
+        attempt = self._attempt[key]
+        self._note_lost(key, attempt)
+        self._append({"event": "lost", "unit": key, "attempt": attempt})
 
     def publish(self) -> None:
         """The output, which was not there before, may appear from here on."""

@@ -11,8 +11,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -22,6 +21,7 @@ from llmtools.shards.ledger import outcome_from
 from llmtools.shards.unit import Outcome, Unit
 
 STOP_SECONDS = 5.0
+LOOK_AGAIN_S = 1.0
 
 
 class UnitFailed(LLMToolsError):
@@ -108,21 +108,20 @@ class Pool:
 
     def run(
         self,
-        units: Iterable[Unit],
+        take: Callable[[], Unit | None],
         on_start: Callable[[Unit, int], None],
         on_done: Callable[[Unit, Outcome], None],
     ) -> None:
-        """Run units; the first failure ends it. Raises UnitFailed with what that unit said."""
-        waiting = deque(units)
-        while len(self._workers) < min(self._limit, len(waiting)):
-            self._workers.append(_Worker(self._program))
-        busy = 0
+        """Run what `take` gives, until it gives nothing while no worker is busy.
+
+        The first failure ends it: raises UnitFailed with what that unit said.
+        """
         with selectors.DefaultSelector() as ready:
             for worker in self._workers:
                 ready.register(worker, selectors.EVENT_READ, worker)
-                busy += self._next(worker, waiting, on_start)
-            while busy:
-                for key, _ in ready.select():
+            while self._fill(take, on_start, ready):
+                # What others leave undone may come meanwhile.
+                for key, _ in ready.select(LOOK_AGAIN_S):
                     worker = key.data
                     unit = worker.unit
                     try:
@@ -134,19 +133,30 @@ class Pool:
                     outcome = outcome_from(answer)
                     if outcome.code:
                         raise UnitFailed(unit, outcome.code, outcome.message)
+                    worker.unit = None
                     on_done(unit, outcome)
-                    busy -= 1
-                    busy += self._next(worker, waiting, on_start)
 
-    def _next(
-        self, worker: _Worker, waiting: deque[Unit], on_start: Callable[[Unit, int], None]
-    ) -> int:
-        worker.unit = waiting.popleft() if waiting else None
-        if worker.unit is None:
-            return 0
-        on_start(worker.unit, worker.process.pid)
-        worker.give({"unit": asdict(worker.unit)})
-        return 1
+    def _fill(
+        self,
+        take: Callable[[], Unit | None],
+        on_start: Callable[[Unit, int], None],
+        ready: selectors.BaseSelector,
+    ) -> bool:
+        """Give every idle worker a unit, starting workers for it; whether any is busy."""
+        idle = [worker for worker in self._workers if worker.unit is None]
+        while idle or len(self._workers) < self._limit:
+            unit = take()
+            if unit is None:
+                break
+            if not idle:
+                idle.append(_Worker(self._program))
+                self._workers.append(idle[0])
+                ready.register(idle[0], selectors.EVENT_READ, idle[0])
+            worker = idle.pop()
+            worker.unit = unit
+            on_start(unit, worker.process.pid)
+            worker.give({"unit": asdict(unit)})
+        return any(worker.unit is not None for worker in self._workers)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request to one worker, and its answer."""

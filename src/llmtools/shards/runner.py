@@ -1,83 +1,96 @@
 """A pipeline over units, phase by phase, with a work directory that remembers what is done.
 
     plan.json        what the run was started with: stages, settings, inputs
-    ledger.jsonl     what is done
+    ledger*.jsonl    what is done, a file for each process that takes part
     phase-00.json    the units of a phase, written before the first of them starts
     phase-00/        what they wrote; removed once the next phase is done
+    .claims/         who is at work on what; removed at the end
 
 The units depend on the input and --shard-bytes alone. Whoever runs them, the parts are joined in
-the order of the units, so the output is that of the shell's pipe, byte for byte.
+the order of the units, so the output is that of the shell's pipe, byte for byte. Any number of
+processes may work in one directory (--shard, --executor slurm); each thing that only one may do
+(the plan, the list of a phase's units, the joining) is claimed like a unit.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from llmtools import __version__, terminal
-from llmtools.errors import InterruptedRun, UsageError
+from llmtools.errors import InterruptedRun, ResourceError, UsageError
 from llmtools.formats.claim import lock_directory, remove
 from llmtools.formats.malformed import NothingLeft
-from llmtools.formats.stream import check_outputs, write_file
+from llmtools.formats.stream import check_outputs
+from llmtools.shards.claims import CLAIMS, Claims
 from llmtools.shards.join import is_as_written, join, part_of
-from llmtools.shards.ledger import LEDGER, PLAN, Ledger, check_plan, read_plan, write_plan
-from llmtools.shards.local import Pool
-from llmtools.shards.pipeline import KINDS, Phase, Pipeline, phases
-from llmtools.shards.split import Share, scan, shares
-from llmtools.shards.unit import Outcome, Part, Piece, Unit, add_counts, unit_from
+from llmtools.shards.layout import Layout, Source
+from llmtools.shards.ledger import LEDGER, LEDGERS, PLAN, Ledger, check_plan, read_plan, write_plan
+from llmtools.shards.pipeline import KINDS, Phase, Pipeline
+from llmtools.shards.place import Place
+from llmtools.shards.queue import Queue
+from llmtools.shards.unit import Outcome, Unit, add_counts
+
+# Between two looks at what other processes have done.
+PAUSES_S = (0.05, 1.0)
+PATIENCE_S = 100.0
+# The claim of whoever writes the list of a phase's units.
+LIST = "list-{}"
 
 
-class Source(Protocol):
-    """What the first stage reads.
+class Pool(Protocol):
+    """What runs units: processes of this machine, or tasks of a cluster."""
 
-    counts: what finding the inputs adds to the first stage's report.
-    """
+    def run(
+        self,
+        take: Callable[[], Unit | None],
+        on_start: Callable[[Unit, int], None],
+        on_done: Callable[[Unit, Outcome], None],
+    ) -> None:
+        """Run what `take` gives, until it gives nothing while nothing is in hand."""
 
-    counts: dict[str, Any]
-
-    def identify(self, known: dict[str, Any]) -> dict[str, Any]:
-        """What tells each input from a changed one; `known` is what it was before, if anything."""
-
-    def shares(self, folder: Path | None, *, is_whole: bool) -> list[Share]:
-        """The input of each unit of the first phase; `is_whole`: there is only one.
-
-        folder: where lists of files may be written; None where nothing may be.
-        """
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request to one worker, and its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A pipeline and how it is run.
 
-    program: the command line of a worker process. settings: what else decides the output, as the
-    contents of a tokenizer. resume_command: the line that goes on after an interruption.
+    open_pool: makes what runs the units. settings: what else decides the output, as the contents of
+    a tokenizer. resume_command: the line that goes on after an interruption.
     """
 
     pipeline: Pipeline
     source: Source
     folder: Path
-    program: Sequence[str]
+    open_pool: Callable[[], AbstractContextManager[Pool]]
     settings: dict[str, str]
-    workers: int
     shard_bytes: int
     resume: bool
     resume_command: str
+    place: Place
 
 
 def run(job: Job) -> dict[str, Any]:
     """Run what is not done yet; returns the report.
 
     Raises UsageError or InputError where the work directory holds another run, ResourceError where
-    one is at work in it, UnitFailed for the first unit that fails, InterruptedRun after a signal.
+    one is at work in it that does not share it, UnitFailed for the first unit that fails,
+    InterruptedRun after a signal.
     """
+    if job.place.is_shared and not job.resume:
+        raise UsageError(
+            f"--no-resume: several processes share {job.folder}; remove it before they start"
+        )
     _check_folder(job.folder)
     job.folder.mkdir(parents=True, exist_ok=True)
-    handle = lock_directory(job.folder)
+    handle = lock_directory(job.folder, is_shared=job.place.is_shared)
     try:
         return _Run(job).run()
     finally:
@@ -86,7 +99,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def preview(job: Job) -> dict[str, Any]:
     """The phases of a run and the units of the first one; nothing is written."""
-    found = phases(job.pipeline.stages)
+    layout = Layout(job.pipeline, job.source, job.folder, job.shard_bytes)
+    found = layout.phases
     job.source.identify({})
     first = job.source.shares(None, is_whole=found[0].is_barrier)
     return {
@@ -108,7 +122,11 @@ def _check_folder(folder: Path) -> None:
         return
     # Hidden ones may be what a kill left of writing the plan.
     if any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UsageError(f"{folder} holds other files; choose an empty directory for --work-dir")
+        # Of several processes another one may have been here first.
+        if not (folder / PLAN).exists():
+            raise UsageError(
+                f"{folder} holds other files; choose an empty directory for --work-dir"
+            )
 
 
 class _Run:
@@ -116,134 +134,222 @@ class _Run:
 
     def __init__(self, job: Job) -> None:
         self.job, self.folder, self.pipeline = job, job.folder, job.pipeline
-        self.phases = phases(job.pipeline.stages)
+        self.layout = Layout(job.pipeline, job.source, job.folder, job.shard_bytes)
         self.asked = [place for place in job.pipeline.rejects if place is not None]
         self.units_run = 0
+        self._over_s = 0.0
 
     def run(self) -> dict[str, Any]:
         start = time.monotonic()
         if not self.job.resume:
             self._clear()
-        self._plan()
-        ledger = Ledger(self.folder)
-        try:
-            if ledger.finished is not None and is_as_written(ledger.finished["outputs"]):
-                terminal.note(
-                    f"run: {self.pipeline.output} is done already; --no-resume -f makes it again"
-                )
-                found: dict[str, Any] = ledger.finished["report"] | {"units_run": 0}
-                return found
-            if ledger.finished is not None:
-                # The output was taken away, and the parts went when it was done.
-                ledger.close()
-                self._clear(keep_plan=True)
-                ledger = Ledger(self.folder)
-            force = self.pipeline.force or ledger.is_publishing
-            check_outputs([self.pipeline.output, *self.asked], force=force)
-            report = self._work(ledger) | {"units_run": self.units_run}
-            report["wall_s"] = round(time.monotonic() - start, 3)
-            outputs = [self.pipeline.output, *self.asked]
-            written = [asdict(part_of(Path(path))) for path in outputs if os.path.exists(path)]
-            ledger.close_run(written, report)
-            for number in range(len(self.phases)):
-                remove(self.folder / _name(number))
-            return report
-        except (KeyboardInterrupt, SystemExit) as stop:
-            raise InterruptedRun(
-                f"stopped with {len(ledger.done):,} units done, which are kept in {self.folder};"
-                f" continue with:\n  {self.job.resume_command}"
-            ) from stop
-        finally:
-            ledger.close()
+        with Claims(self.folder, self.job.place) as self.claims:
+            self._plan()
+            self.ledger = self._open_ledger()
+            try:
+                report = self._finished() or self._work(start)
+                return report | {"units_run": self.units_run}
+            except (KeyboardInterrupt, SystemExit) as stop:
+                raise InterruptedRun(
+                    f"stopped with {len(self.ledger.done):,} units done, which are kept in"
+                    f" {self.folder}; continue with:\n  {self.job.resume_command}"
+                ) from stop
+            finally:
+                self.ledger.close()
+
+    def _open_ledger(self) -> Ledger:
+        name = LEDGER
+        if self.job.place.is_shared:
+            name = f"ledger-{self.claims.owner.removeprefix('owner-')}.jsonl"
+        return Ledger(self.folder, name)
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The report of a run that is done already, None where there is work."""
+        finished = self.ledger.finished
+        if finished is None:
+            return None
+        # Of many processes that come late each would read all of the output.
+        is_shared = self.job.place.is_shared
+        if is_as_written(finished["outputs"], is_quick=is_shared):
+            terminal.note(
+                f"run: {self.pipeline.output} is done already; --no-resume -f makes it again"
+            )
+            found: dict[str, Any] = finished["report"]
+            return found
+        if is_shared:
+            raise UsageError(
+                f"{self.folder} holds a run that is done, and {self.pipeline.output} is not what it"
+                " wrote; remove the directory to start over"
+            )
+        # The output was taken away, and the parts went when it was done.
+        self.ledger.close()
+        self._clear(keep_plan=True)
+        self.ledger = self._open_ledger()
+        return None
 
     def _clear(self, *, keep_plan: bool = False) -> None:
         # The plan goes last: a folder with other files and no plan would be taken for somebody's.
-        names = [LEDGER] if keep_plan else [LEDGER, PLAN]
-        for path in [*self.folder.glob("phase-*"), *(self.folder / name for name in names)]:
+        names = [] if keep_plan else [CLAIMS, PLAN]
+        found = [*self.folder.glob("phase-*"), *self.folder.glob(LEDGERS)]
+        for path in [*found, *(self.folder / name for name in names)]:
             remove(path)
 
     def _plan(self) -> None:
         """Compare this run with what the folder holds, or start it."""
-        old = read_plan(self.folder)
         settings = {"version": __version__, "shard_bytes": self.job.shard_bytes}
         settings |= {"output": self.pipeline.output, **self.job.settings}
         stages = [
             {"title": stage.title, "values": stage.values | {"rejects": rejects}}
             for stage, rejects in zip(self.pipeline.stages, self.pipeline.rejects, strict=True)
         ]
-        inputs = self.job.source.identify({} if old is None else old["inputs"])
-        new = {"settings": settings, "stages": stages, "inputs": inputs}
-        if old is not None:
-            check_plan(self.folder, old, new)
-        if old != new:
+
+        def new_plan(known: dict[str, Any]) -> dict[str, Any]:
+            inputs = self.job.source.identify(known)
+            return {"settings": settings, "stages": stages, "inputs": inputs}
+
+        def make() -> None:
+            # Who has read all the input writes the list of its units too, as it knows the cuts.
+            self.claims.take(LIST.format(0))
+            write_plan(self.folder, new_plan({}))
+
+        if self._once("plan", lambda: read_plan(self.folder) is not None, make):
+            return
+        old = read_plan(self.folder)
+        assert old is not None
+        new = new_plan(old["inputs"])
+        check_plan(self.folder, old, new)
+        if old != new and not self.job.place.is_shared:
             write_plan(self.folder, new)
 
-    def _work(self, ledger: Ledger) -> dict[str, Any]:
+    def _once(self, key: str, is_there: Callable[[], bool], make: Callable[[], None]) -> bool:
+        """Make what only one process may make, or wait until it is there; whether it was made."""
+        pause = PAUSES_S[0]
+        while not is_there():
+            if self.claims.take(key):
+                try:
+                    if not is_there():
+                        make()
+                        return True
+                finally:
+                    self.claims.release(key)
+            else:
+                pause = self._wait(pause)
+        return False
+
+    def _wait(self, pause: float) -> float:
+        """Sleep; returns for how long the next time."""
+        time.sleep(pause)
+        if self.claims.is_over:
+            # All may be done, which a network file system may show late.
+            self._over_s += pause
+            if self._over_s > PATIENCE_S:
+                raise ResourceError(f"{self.folder / CLAIMS} was removed while this run needs it")
+        return min(2 * pause, PAUSES_S[1])
+
+    def _work(self, start: float) -> dict[str, Any]:
         """All phases, then the joining; returns the report."""
+        self._check_outputs()
         done: list[Outcome] = []
         lists: list[list[Unit]] = []
-        with Pool(self.job.program, self.job.workers) as pool:
-            for number, phase in enumerate(self.phases):
-                units = self._units(number, phase, lists, done)
+        with self.job.open_pool() as pool:
+            for number, phase in enumerate(self.layout.phases):
+                path, before = self.layout.list_of(number), done
+                self._once(
+                    LIST.format(number),
+                    path.exists,
+                    lambda n=number, b=before: self.layout.write(n, b),  # type: ignore[misc]
+                )
+                units = self.layout.read(number)
                 lists.append(units)
-                todo = self._todo(ledger, units, lists, number)
+                todo = self._todo(units, number)
                 if todo:
                     if number == 0:
                         self._rehearse(pool)
-                    self._run_units(pool, ledger, phase, units, todo)
-                done = [ledger.done[unit.key] for unit in units]
+                    self._run_units(pool, phase, units, todo)
+                if self._is_finished():
+                    break
+                done = [self.ledger.done[unit.key] for unit in units]
                 _check_left(phase, done)
                 if number:
-                    remove_parts(self.folder / _name(number - 1), keep_rejects=True)
-        self._publish(ledger, lists, done)
-        counts: list[dict[str, Any]] = [{} for _ in self.pipeline.stages]
-        counts[0] = self.job.source.counts
-        for phase, units in zip(self.phases, lists, strict=True):
-            for unit in units:
-                for at, found in enumerate(ledger.done[unit.key].counts):
-                    counts[phase.first + at] = add_counts(counts[phase.first + at], found)
-        return {
-            "stages": [
-                {"stage": stage.title, **found}
-                for stage, found in zip(self.pipeline.stages, counts, strict=True)
-            ],
-            "units": sum(map(len, lists)),
-        }
+                    self.layout.remove_parts(number - 1)
+        self._once("publish", self._is_finished, lambda: self._publish(lists, start))
+        assert self.ledger.finished is not None
+        found: dict[str, Any] = self.ledger.finished["report"]
+        return found
 
-    def _run_units(
-        self, pool: Pool, ledger: Ledger, phase: Phase, units: list[Unit], todo: list[Unit]
-    ) -> None:
-        (self.folder / _name(units[0].phase)).mkdir(exist_ok=True)
+    def _is_finished(self) -> bool:
+        if self.ledger.finished is None and self.job.place.is_shared:
+            self.ledger.refresh()
+        return self.ledger.finished is not None
+
+    def _check_outputs(self) -> None:
+        outputs = [self.pipeline.output, *self.asked]
+        try:
+            check_outputs(outputs, force=self.pipeline.force or self.ledger.is_publishing)
+        except UsageError:
+            # Another process may have begun to publish since the ledger was read.
+            self.ledger.refresh()
+            check_outputs(outputs, force=self.ledger.is_publishing)
+
+    def _run_units(self, pool: Pool, phase: Phase, units: list[Unit], todo: list[Unit]) -> None:
+        self.layout.place_of(units[0].phase).mkdir(exist_ok=True)
         if units[0].outputs[-1] == self.pipeline.output:
-            ledger.publish()
+            self.ledger.publish()
         terminal.detail(f"run: {phase.title}: {len(todo):,} of {len(units):,} units to do")
+        queue = Queue(todo, self.job.place, self.claims, self.ledger, str(self.folder))
         with terminal.progress(phase.title, len(todo), "unit") as bar:
 
             def finish(unit: Unit, outcome: Outcome) -> None:
                 if outcome.message:
                     terminal.note(outcome.message)
-                ledger.finish(unit, outcome)
+                self.ledger.finish(unit, outcome)
+                queue.done(unit)
                 self.units_run += 1
                 bar.update()
 
-            pool.run(todo, ledger.start, finish)
+            pause = PAUSES_S[0]
+            while True:
+                pool.run(queue.take, self.ledger.start, finish)
+                if all(unit.key in self.ledger.done for unit in todo) or self._is_finished():
+                    return
+                self._say_waiting(queue)
+                pause = self._wait(pause)
 
-    def _todo(
-        self, ledger: Ledger, units: list[Unit], lists: list[list[Unit]], number: int
-    ) -> list[Unit]:
+    def _say_waiting(self, queue: Queue) -> None:
+        owners = sorted(set(queue.left().values()))
+        if owners:
+            shown = ", ".join(map(self.claims.describe, owners[:3]))
+            more = f" and {len(owners) - 3:,} more" if len(owners) > 3 else ""
+            terminal.detail(f"run: waiting for units of {shown}{more}")
+
+    def _todo(self, units: list[Unit], number: int) -> list[Unit]:
         """The units to run: those not done, and those whose parts are needed and not there."""
-        todo = [unit for unit in units if unit.key not in ledger.done]
-        later = self.folder / f"{_name(number + 1)}.json"
-        if number + 1 < len(self.phases) and later.exists():
-            following = [unit_from(item) for item in json.loads(later.read_bytes())]
-            if all(unit.key in ledger.done for unit in following):
-                return todo
+        if self._is_over(number):
+            return [unit for unit in units if unit.key not in self.ledger.done]
+        place = self.job.place
+        broken = []
         for unit in units:
-            outcome = ledger.done.get(unit.key)
-            wanted = None if outcome is None else outcome.output
-            if wanted is not None and not is_as_written([asdict(wanted)]):
-                todo.append(unit)
-        return sorted(todo, key=lambda unit: unit.index)
+            outcome = self.ledger.done.get(unit.key)
+            part = None if outcome is None else outcome.output
+            # Of several processes each reads its share of what is there.
+            is_quick = place.is_shared and unit.index % place.count != place.index
+            if part is not None and not is_as_written([asdict(part)], is_quick=is_quick):
+                broken.append(unit.key)
+        if broken:
+            # Parts go once the next phase is done, which may have happened by now.
+            self.ledger.refresh()
+            if self._is_finished() or self._is_over(number):
+                broken = []
+        for key in broken:
+            if key in self.ledger.done:
+                self.ledger.lose(key)
+        return [unit for unit in units if unit.key not in self.ledger.done]
+
+    def _is_over(self, number: int) -> bool:
+        """Whether nobody needs the parts of a phase any more: the next one is done."""
+        if number + 1 >= len(self.layout.phases) or not self.layout.list_of(number + 1).exists():
+            return False
+        return all(unit.key in self.ledger.done for unit in self.layout.read(number + 1))
 
     def _rehearse(self, pool: Pool) -> None:
         """Every stage on an empty input, so that a mistake in the last one is known at once."""
@@ -252,98 +358,48 @@ class _Run:
         if answer["mistakes"]:
             raise UsageError("\n".join(answer["mistakes"]))
 
-    def _units(
-        self, number: int, phase: Phase, lists: list[list[Unit]], before: list[Outcome]
-    ) -> list[Unit]:
-        """The units of a phase: as they were planned before, else planned now and kept."""
-        path = self.folder / f"{_name(number)}.json"
-        if path.exists():
-            return [unit_from(item) for item in json.loads(path.read_bytes())]
-        (self.folder / _name(number)).mkdir(exist_ok=True)
-        if number == 0:
-            found = self.job.source.shares(self.folder / _name(0), is_whole=phase.is_barrier)
-            units = [self._first(phase, index, share) for index, share in enumerate(found)]
-        else:
-            parts = [outcome.output for outcome in before if outcome.output is not None]
-            units = list(self._following(number, phase, parts))
-        data = json.dumps([asdict(unit) for unit in units], ensure_ascii=False)
-        write_file(path, data.encode() + b"\n")
-        return units
+    def _publish(self, lists: list[list[Unit]], start: float) -> None:
+        """Put the output and the rejects where they are to be, and say that the run is done."""
+        self.ledger.publish()
+        self._join(lists)
+        outputs = [self.pipeline.output, *self.asked]
+        written = [asdict(part_of(Path(path))) for path in outputs if os.path.exists(path)]
+        report = self._report(lists) | {"wall_s": round(time.monotonic() - start, 3)}
+        self.ledger.close_run(written, report)
+        for number in range(len(self.layout.phases)):
+            remove(self.layout.place_of(number))
+        # Whoever still holds a claim sees by this that all is done.
+        remove(self.folder / CLAIMS)
 
-    def _first(self, phase: Phase, index: int, share: Share) -> Unit:
-        return Unit(
-            phase=0,
-            index=index,
-            files=share.files,
-            files_from=share.files_from,
-            pieces=() if share.piece is None else (share.piece,),
-            parents=() if share.parent is None else (share.parent,),
-            source="<stdin>" if share.piece is None else share.piece.path,
-            first_line=share.first_line,
-            **self._places(0, phase, index),
-        )
-
-    def _following(self, number: int, phase: Phase, parts: list[Part]) -> list[Unit]:
-        """Units over the parts of the phase before."""
-        whole = [Piece(path=part.path, start=0, end=part.num_bytes) for part in parts]
-        if phase.is_barrier:
-            cuts = [(tuple(whole), tuple(parts), 1)]
-        elif self.phases[number - 1].is_barrier:
-            found = shares([scan(parts[0].path, self.job.shard_bytes)], self.job.shard_bytes)
-            cuts = [((share.piece or whole[0],), (parts[0],), share.first_line) for share in found]
-        else:
-            cuts, line = [], 1
-            for piece, part in zip(whole, parts, strict=True):
-                cuts.append(((piece,), (part,), line))
-                line += part.num_lines
-        return [
-            Unit(
-                phase=number,
-                index=index,
-                pieces=pieces,
-                parents=parents,
-                first_line=line,
-                **self._places(number, phase, index),
-            )
-            for index, (pieces, parents, line) in enumerate(cuts)
-        ]
-
-    def _places(self, number: int, phase: Phase, index: int) -> dict[str, Any]:
-        """Where the stages of a unit write; the last barrier writes the output itself."""
-        base = self.folder / _name(number)
-        outputs, rejects = [], []
-        for at, stage in enumerate(phase.stages):
-            is_frames = KINDS[stage.name].writes == "token frames"
-            step = "" if at == len(phase.stages) - 1 else f".{at}"
-            outputs.append(f"{base}/{index:05d}{step}{'.safetensors' if is_frames else '.jsonl'}")
-            asked = self.pipeline.rejects[phase.first + at] is not None
-            rejects.append(f"{base}/{index:05d}.rejects-{at}.jsonl" if asked else None)
-        if phase.is_barrier and number == len(self.phases) - 1:
-            outputs[-1] = self.pipeline.output
-        return {"stages": phase.stages, "outputs": tuple(outputs), "rejects": tuple(rejects)}
-
-    def _publish(self, ledger: Ledger, lists: list[list[Unit]], done: list[Outcome]) -> None:
-        """Join the parts of the last phase, and of each stage's rejects, where they are to be."""
-        ledger.publish()
+    def _join(self, lists: list[list[Unit]]) -> None:
+        """Join the parts of the last phase, and of each stage's rejects."""
+        done = self.ledger.done
         titles = {"pipeline": [stage.title for stage in self.pipeline.stages]}
-        if not self.phases[-1].is_barrier:
-            parts = [outcome.output for outcome in done if outcome.output is not None]
+        if not self.layout.phases[-1].is_barrier:
+            found = [done[unit.key].output for unit in lists[-1]]
             is_frames = KINDS[self.pipeline.stages[-1].name].writes == "token frames"
+            parts = [part for part in found if part is not None]
             join(parts, self.pipeline.output, titles, is_frames=is_frames)
-        for phase, units in zip(self.phases, lists, strict=True):
+        for phase, units in zip(self.layout.phases, lists, strict=True):
             for at in range(len(phase.stages)):
                 place = self.pipeline.rejects[phase.first + at]
                 if place is not None:
-                    found = [ledger.done[unit.key].rejects for unit in units]
-                    dropped = [item[at] for item in found if len(item) > at]
-                    join([part for part in dropped if part is not None], place, titles)
+                    dropped = [done[unit.key].rejects for unit in units]
+                    found = [item[at] for item in dropped if len(item) > at]
+                    join([part for part in found if part is not None], place, titles)
 
-
-def remove_parts(folder: Path, *, keep_rejects: bool) -> None:
-    """Remove what the units of a phase wrote, once the next phase is done."""
-    for path in folder.glob("*"):
-        if not (keep_rejects and ".rejects-" in path.name):
-            remove(path)
+    def _report(self, lists: list[list[Unit]]) -> dict[str, Any]:
+        counts: list[dict[str, Any]] = [{} for _ in self.pipeline.stages]
+        counts[0] = self.job.source.counts
+        for phase, units in zip(self.layout.phases, lists, strict=True):
+            for unit in units:
+                for at, found in enumerate(self.ledger.done[unit.key].counts):
+                    counts[phase.first + at] = add_counts(counts[phase.first + at], found)
+        stages = zip(self.pipeline.stages, counts, strict=True)
+        return {
+            "stages": [{"stage": stage.title, **found} for stage, found in stages],
+            "units": sum(map(len, lists)),
+        }
 
 
 def _check_left(phase: Phase, done: list[Outcome]) -> None:
@@ -353,7 +409,3 @@ def _check_left(phase: Phase, done: list[Outcome]) -> None:
     said = next((outcome.empty for outcome in done if outcome.empty), "no input")
     several = f" in any of {len(done):,} units; the first says" if len(done) > 1 else ""
     raise NothingLeft(f"{phase.title}: nothing is left{several}: {said}")
-
-
-def _name(number: int) -> str:
-    return f"phase-{number:02d}"

@@ -7,8 +7,9 @@ whole or not at all, so a unit that was cut off is simply run again.
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -56,6 +57,7 @@ class Unit:
     `source` with `first_line` as the number of their first line. outputs: where each stage writes.
     rejects: for each stage a place for what it drops, None where that is not asked for. parents:
     the files that the pieces are of, for the manifest. files_from: extract's list of files.
+    attempt: which of the times that it is begun this is; see `attempt_of`.
     """
 
     phase: int
@@ -70,6 +72,7 @@ class Unit:
     first_line: int = 1
     parents: tuple[Part, ...] = ()
     force: bool = True
+    attempt: str = ""
 
     @property
     def key(self) -> str:
@@ -145,6 +148,27 @@ def unit_from(value: dict[str, Any]) -> Unit:
     fields["pieces"] = tuple(Piece(**item) for item in value["pieces"])
     fields["parents"] = tuple(Part(**item) for item in value["parents"])
     return Unit(**fields)
+
+
+def attempt_of(unit: Unit, folder: str) -> Unit:
+    """The unit with names of its own for what it writes below `folder`.
+
+    A process that was taken for dead may go on writing, beside the one that took its unit over.
+    """
+    attempt = secrets.token_hex(4)
+
+    def own(path: str) -> str:
+        if not path.startswith(f"{folder}/"):
+            return path
+        number, dot, rest = path.rpartition("/")[2].partition(".")
+        return f"{path.rpartition('/')[0]}/{number}-{attempt}{dot}{rest}"
+
+    return replace(
+        unit,
+        attempt=attempt,
+        outputs=tuple(map(own, unit.outputs)),
+        rejects=tuple(None if path is None else own(path) for path in unit.rejects),
+    )
 
 
 def add_counts(total: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
