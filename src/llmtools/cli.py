@@ -35,6 +35,13 @@ COMMANDS = {
     "extract": Command("data", "extract", "Turn files and source trees into documents."),
     "filter": Command("data", "filter", "Keep the documents that pass quality rules."),
     "dedup": Command("data", "dedup", "Remove exact and near duplicates (MinHash-LSH)."),
+    "scorer": Command(
+        "data",
+        "scorer",
+        "Train what scores documents.",
+        verbs={"train": "Train a language model on documents."},
+    ),
+    "score": Command("data", "score", "Add scores to documents: perplexity, quality."),
     "tokenizer": Command(
         "data",
         "tokenizer",

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from llmtools.formats.malformed import no_metadata
+from llmtools.formats.malformed import MalformedRecord, kind_of, no_metadata
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -52,6 +52,25 @@ def add_metadata(raw: bytes, changes: Mapping[str, Any], where: str) -> bytes:
     if not value.startswith(b"{"):
         raise no_metadata(raw, orjson.loads(value), where)
     return replace_fields(raw, {"metadata": orjson.Fragment(replace_fields(value, changes))})
+
+
+def add_within_metadata(raw: bytes, field: str, changes: Mapping[str, Any], where: str) -> bytes:
+    """The object in `raw` with some fields of its metadata.FIELD set, every other byte as it was.
+
+    Raises InputError, naming `where`, when `metadata` or that field is there and is not an object.
+    """
+    start, stop = _field_spans(raw)[0].get("metadata", (0, 0))
+    metadata = raw[start:stop]
+    value = b""
+    if metadata.startswith(b"{"):
+        start, stop = _field_spans(metadata)[0].get(field, (0, 0))
+        value = metadata[start:stop]
+    if value in (b"", b"null"):
+        return add_metadata(raw, {field: changes}, where)
+    if not value.startswith(b"{"):
+        reason = f"field 'metadata.{field}' is {kind_of(orjson.loads(value))}, not an object"
+        raise MalformedRecord(where, reason, raw)
+    return add_metadata(raw, {field: orjson.Fragment(replace_fields(value, changes))}, where)
 
 
 def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:

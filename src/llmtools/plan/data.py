@@ -56,6 +56,8 @@ COSTS = {
     "filter": Cost(0.5, 20 * MB, 225 * MB),
     "dedup": Cost(0.5, 60 * MB, 180 * MB),
     "tokenizer train": Cost(0.3, 6 * MB, 65 * MB),
+    "score": Cost(0.5, 15 * MB, 120 * MB),
+    "scorer train": Cost(0.6, 2.5 * MB, 110 * MB),
     "tokenize": Cost(0.3, 5 * MB, 75 * MB),
     "detokenize": Cost(0.3, 11 * MB, 66 * MB),
     "pack": Cost(0.3, 45 * MB, 55 * MB),
@@ -68,6 +70,9 @@ ENCODE_GROWTH = 10 * MB
 # Of each document dedup keeps, beside its bucket keys: digest, length, parent, and room to sort.
 DEDUP_DOCUMENT = 280
 DEDUP_ID = 64
+# Bytes for each byte of input and each order.
+NGRAM_MEMORY = 9.0
+NGRAM_DISK = 2.4
 # Copies of a shard's rows while it is written: the rows, the array, its bytes, the block.
 SHARD_COPIES = 5
 
@@ -157,7 +162,7 @@ def _plan_documents(
         basis = f"at most, if every document stays; {sizes.basis}"
         disk = Estimate(value=share * sizes.content, basis=basis)
         memory = memory_of(documents, sizes.basis)
-    elif command == "filter":
+    elif command in ("filter", "score"):
         memory = memory_of(0, "")
     return Plan(
         command=command,
@@ -241,6 +246,60 @@ def plan_tokenizer_train(
         outputs=_outputs(output, rejects),
         facts=_facts(names, sizes.content, vocab_size=vocab_size),
     )
+
+
+def plan_scorer_train(
+    names: list[str],
+    output: str,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    order: int,
+    force: bool,
+) -> Plan:
+    """Memory and disk are those of the n-grams, nearly all of which occur once."""
+    check_rejects(output, rejects, on_error, force=force)
+    _check_files(_outputs(output, rejects), force=force)
+    sample_documents(names, text_key=text_key, on_error=on_error)
+    sizes = measure_inputs(names)
+    memory = disk = UNKNOWN_INPUT
+    if sizes.content is not None:
+        value = COSTS["scorer train"].memory + NGRAM_MEMORY * order * sizes.content
+        each = f"for each byte of input and order, measured; {sizes.basis}"
+        memory = Estimate(value=value, basis=f"at most, {NGRAM_MEMORY:g} bytes {each}")
+        stored = NGRAM_DISK * order * sizes.content
+        disk = Estimate(value=stored, basis=f"at most, {NGRAM_DISK:g} bytes {each}")
+    return Plan(
+        command="scorer train",
+        memory=memory,
+        disk=disk,
+        time=_time("scorer train", sizes.content),
+        outputs=_outputs(output, rejects),
+        facts=_facts(names, sizes.content, order=order),
+    )
+
+
+def plan_score(
+    names: list[str],
+    output: str,
+    *,
+    scorers: list[str],
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    id_key: str,
+    force: bool,
+) -> Plan:
+    """Memory is that of one batch and of the scorers."""
+    check_rejects(output, rejects, on_error, force=force)
+    outputs = _outputs(output, rejects)
+    _check_files(outputs, force=force)
+    sample = sample_documents(names, text_key=text_key, id_key=id_key, on_error=on_error)
+    held = sum(os.path.getsize(path) for path in scorers if os.path.isfile(path))
+    basis = "one batch of documents, measured, and the scorers' files"
+    peak = Estimate(value=COSTS["score"].memory + held, basis=basis)
+    return _plan_documents("score", names, outputs, sample, lambda documents, basis: peak)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,8 @@ KINDS = {
     "tokenize": _kind("documents", writes="token frames"),
     "detokenize": _kind("token frames", writes="documents"),
     "pack": _kind("documents", "token frames", writes="packed rows", is_barrier=True),
+    "score": _kind("documents", writes="documents"),
+    "scorer": _kind("documents", writes="a scorer", is_barrier=True, verb="train"),
     "tokenizer": _kind("documents", writes="a tokenizer", is_barrier=True, verb="train"),
 }
 

@@ -1,0 +1,105 @@
+"""`llm score`: numbers for documents, by a language model or another scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from llmtools.commands.common import (
+    DryRun,
+    Force,
+    IdKey,
+    Inputs,
+    OnErrorFlag,
+    Output,
+    Rejects,
+    TextKey,
+    check_json_output,
+    command,
+    lean_process,
+    make_app,
+    report,
+    resolve_inputs,
+    show_plan,
+)
+from llmtools.errors import UsageError
+from llmtools.formats.stream import STDIO
+
+app = make_app()
+
+
+@command(
+    app,
+    "score",
+    has_units=True,
+    examples=[
+        "llm score docs.jsonl.zst --with lm.safetensors -o scored.jsonl.zst",
+        "llm score docs.jsonl --with a.safetensors --name a --with b.safetensors --name b"
+        " -o scored.jsonl",
+    ],
+)
+def score(
+    *,
+    inputs: Inputs = None,
+    scorers: Annotated[
+        list[str],
+        typer.Option("--with", help="A file of llm scorer train or .arpa; again for more."),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Its name in metadata.scores; one for each --with."),
+    ] = None,
+    output: Output = STDIO,
+    force: Force = False,
+    dry_run: DryRun = False,
+    on_error: OnErrorFlag = "fail",
+    rejects: Rejects = None,
+    text_key: TextKey = "text",
+    id_key: IdKey = "id",
+) -> None:
+    """Add metadata.scores to documents; every other byte stays as it is."""
+    for path in (output, rejects):
+        check_json_output(path)
+    if names and len(names) != len(scorers):
+        raise UsageError(
+            f"{len(scorers)} --with and {len(names)} --name; give each scorer a name, or none"
+        )
+    files = resolve_inputs(inputs)
+    lean_process()
+    from llmtools.data.score import check_names, score_documents
+    from llmtools.data.scorer import load_scorer
+
+    given: Sequence[str | None] = names or [None] * len(scorers)
+    loaded = [load_scorer(path, name=name) for path, name in zip(scorers, given, strict=True)]
+    check_names(loaded)
+    if dry_run:
+        from llmtools.plan.data import plan_score
+
+        show_plan(
+            plan_score(
+                files,
+                output,
+                scorers=scorers,
+                rejects=rejects,
+                on_error=on_error,
+                text_key=text_key,
+                id_key=id_key,
+                force=force,
+            )
+        )
+        return
+    counts = score_documents(
+        files,
+        output,
+        loaded,
+        rejects=rejects,
+        on_error=on_error,
+        text_key=text_key,
+        id_key=id_key,
+        force=force,
+    )
+    without = {name: count for name, count in counts["without_score"].items() if count}
+    listed = ", ".join(f"{count:,} without {name}" for name, count in without.items())
+    report(counts, f"score: {counts['documents']:,} documents" + (f" ({listed})" * bool(listed)))

@@ -1,0 +1,313 @@
+"""Interpolated modified Kneser-Ney estimates from documents (Chen and Goodman 1998, section 3).
+
+    p(w | h) = (a(h w) - D(a(h w))) / sum_v a(h v)  +  gamma(h) p(w | h')
+
+with h' the context without its first word, a(.) the count of the highest order and, below it, the
+number of different words before the n-gram; an n-gram that begins a sentence has none before it and
+keeps its count. D is one of D1, D2, D3+ of its order, from the numbers of n-grams with adjusted
+count 1 to 4. Words are interpolated with 1 / (words, </s> and <unk>). These are lmplz's conventions
+(KenLM), and so are: ids in the order in which words come, <s> with log10 probability 0, and 0.5, 1,
+1.5 where discounts cannot be estimated.
+
+Pruning (lmplz's --prune) leaves out n-grams that occur so often or more rarely; discounts are those
+of all, and gamma gives what is left out to the lower order.
+
+No n-gram is ever a Python object: an n-gram is the pair of its first n - 1 words, as the number of
+that (n-1)-gram, and its last word, and each order is one sort of such pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from llmtools.data.jit import kernel
+from llmtools.data.ngram_lm import MAX_ORDER, Doubles, NGrams, extend_hash
+from llmtools.data.ngram_text import (
+    BEGIN,
+    END,
+    NORMALIZE,
+    UNKNOWN,
+    Hashes,
+    Integers,
+    Offsets,
+    Words,
+    normalise,
+    split_words,
+)
+from llmtools.errors import InputError, UsageError
+
+SPECIAL = (b"<unk>", b"<s>", b"</s>")
+_BEGIN_ID, _END_ID = 1, 2
+FALLBACK = (0.5, 1.0, 1.5)
+BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NGramSettings:
+    """order: words of the longest n-grams. prune: for each order from 1, drop n-grams that occur at
+    most so often; the last number stands for all further orders.
+    """
+
+    order: int = 5
+    normalize: str = "ccnet"
+    prune: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= MAX_ORDER:
+            raise UsageError(f"--order {self.order}: an n-gram model has 1 to {MAX_ORDER} words")
+        if self.normalize not in NORMALIZE:
+            raise UsageError(f"--normalize {self.normalize!r}: one of {', '.join(NORMALIZE)}")
+        limits = (0, *self.prune)
+        if (
+            len(self.prune) > self.order
+            or (self.prune and self.prune[0] != 0)
+            or any(a > b for a, b in pairwise(limits))
+        ):
+            raise UsageError(
+                f"--prune {','.join(map(str, self.prune))}: counts for order 1, 2, ... up to"
+                f" {self.order}; the first is 0, none is below the one before it (as 0,0,1)"
+            )
+
+    def threshold(self, n: int) -> int:
+        """Count at which an n-gram is still dropped."""
+        return self.prune[min(n, len(self.prune)) - 1] if self.prune else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """All words of some documents as ids.
+
+    ids: (W,) int32, each sentence from <s> to </s>. left: (W,) int32, words from here to the end of
+    the sentence, itself among them. words: their spellings, hashes: (V,) uint64, by id.
+    words_of: the same documents as Words, to score them.
+    """
+
+    ids: Offsets
+    left: Offsets
+    words: list[bytes]
+    hashes: Hashes
+    words_of: Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The estimates of one order, sorted by context.
+
+    places: (G,) int64, where in the corpus an occurrence begins. probs, backoffs: (G,) float64,
+    log10. discounts: D1, D2, D3+; is_fallback: they could not be estimated.
+    """
+
+    places: Integers
+    probs: Doubles
+    backoffs: Doubles
+    discounts: tuple[float, float, float]
+    is_fallback: bool
+
+
+def read_corpus(texts: Iterable[str], normalize: str) -> Corpus:
+    """Number the words of documents; raises InputError where there is none."""
+    table = _Vocabulary()
+    parts: list[tuple[Offsets, Offsets]] = []
+    lengths: list[int] = []
+    held: list[bytes] = []
+    num_bytes = 0
+
+    def flush() -> None:
+        nonlocal held, num_bytes
+        words = split_words(held, with_spans=True)
+        parts.append((table.number(words, b"".join(held)), words.places))
+        lengths.extend(np.diff(words.offsets).tolist())
+        held, num_bytes = [], 0
+
+    for text in texts:
+        held.append(normalise(text, normalize))
+        num_bytes += len(held[-1])
+        if num_bytes >= BATCH_BYTES:
+            flush()
+    flush()
+    ids = np.concatenate([ids for ids, _ in parts])
+    places = np.concatenate([places for _, places in parts])
+    parts.clear()
+    if len(ids) == 0:
+        raise InputError("the documents hold no words; a language model needs some")
+    ends = np.flatnonzero(ids == _END_ID)
+    sizes = places[ends] + np.int32(1)
+    hashes = np.array(table.hashes, np.uint64)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    empty = np.empty(0, np.int32)
+    return Corpus(
+        ids=ids,
+        left=np.repeat(sizes, sizes) - places,
+        words=table.words,
+        hashes=hashes,
+        words_of=Words(hashes[ids], places, empty, empty, offsets),
+    )
+
+
+class _Vocabulary:
+    """Words and their ids, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.words = list(SPECIAL)
+        self.hashes = [int(UNKNOWN), int(BEGIN), int(END)]
+        self._keys, self._ids = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.int32)
+        self._insert(np.array(self.hashes, np.uint64), range(3))
+
+    def _insert(self, hashes: Hashes, ids: Sequence[int]) -> None:
+        count = len(ids)
+        unread = np.empty(count, np.int32), np.empty(count, np.int64)
+        _number(hashes, self._keys, self._ids, ids[0], *unread)
+
+    def number(self, words: Words, text: bytes) -> Offsets:
+        """The ids of words; those not seen before get the next ones."""
+        while len(self._keys) < 2 * (len(self.words) + len(words.hashes)):
+            size = 4 * len(self._keys)
+            self._keys, self._ids = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+            self._insert(np.array(self.hashes, np.uint64), range(len(self.hashes)))
+        ids = np.empty(len(words.hashes), np.int32)
+        new = np.empty(len(words.hashes), np.int64)
+        count = _number(words.hashes, self._keys, self._ids, len(self.words), ids, new)
+        for at in new[:count].tolist():
+            self.words.append(text[words.starts[at] : words.stops[at]])
+        self.hashes += words.hashes[new[:count]].tolist()
+        return ids
+
+
+@kernel
+def _number(
+    hashes: Hashes, keys: Hashes, key_ids: Offsets, next_id: int, ids: Offsets, new: Integers
+) -> int:
+    """Give each hash its id; new[: returned] are the places of those that were not there."""
+    mask = keys.size - 1
+    count = 0
+    for i in range(hashes.size):
+        at = np.int64(hashes[i] & np.uint64(mask))
+        while keys[at] != 0 and keys[at] != hashes[i]:
+            at = (at + 1) & mask
+        if keys[at] == 0:
+            keys[at] = hashes[i]
+            key_ids[at] = next_id + count
+            new[count] = i
+            count += 1
+        ids[i] = key_ids[at]
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """The n-grams of one order: where each occurs, counts, numbers of its two (n-1)-grams."""
+
+    places: Integers
+    counts: Integers
+    prefixes: Integers
+    suffixes: Integers
+
+
+def _count(corpus: Corpus, order: int) -> list[_Counted]:
+    ids, left = corpus.ids, corpus.left
+    counts = np.bincount(ids, minlength=len(corpus.words))
+    first = np.zeros(len(counts), np.int64)
+    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)
+    nothing = np.zeros(len(counts), np.int64)
+    found = [_Counted(first, counts, nothing, nothing)]
+    # The number of the n-gram that begins at each place; it is read only where there is one.
+    numbers = ids.astype(np.int64)
+    for n in range(2, order + 1):
+        places = np.flatnonzero(left >= n)
+        keys = numbers[places] * len(corpus.words) + ids[places + n - 1]
+        ranks = np.argsort(keys)
+        keys, places = keys[ranks], places[ranks]
+        is_first = np.ones(len(keys), bool)
+        is_first[1:] = keys[1:] != keys[:-1]
+        starts = np.flatnonzero(is_first)
+        found.append(
+            _Counted(
+                places[starts],
+                np.diff(np.append(starts, len(keys))),
+                keys[starts] // len(corpus.words),
+                numbers[places[starts] + 1],
+            )
+        )
+        if n < order:
+            numbers[places] = np.cumsum(is_first) - 1
+    return found
+
+
+def estimate(corpus: Corpus, settings: NGramSettings) -> list[Order]:
+    """The model's orders; fewer than asked for where no sentence is as long."""
+    order = min(settings.order, int(corpus.left.max()))
+    counted = _count(corpus, order)
+    orders: list[Order] = []
+    lower = np.full(1, 1.0 / (len(corpus.words) - 1))
+    kept_before = np.ones(0, bool)
+    for n, grams in enumerate(counted, 1):
+        adjusted = grams.counts
+        if n < order:
+            longer = counted[n].suffixes
+            adjusted = np.bincount(longer, minlength=len(adjusted))
+            begins = corpus.ids[grams.places] == _BEGIN_ID
+            adjusted = np.where(begins, grams.counts, adjusted)
+        if n == 1:
+            adjusted[[0, _BEGIN_ID]] = 0
+        discounts, is_fallback = find_discounts(adjusted)
+        taken = np.minimum(adjusted, np.array([0.0, *discounts])[np.minimum(adjusted, 3)])
+        is_kept = np.ones(len(adjusted), bool)
+        if settings.threshold(n):
+            is_kept = grams.counts > settings.threshold(n)
+        size = 1 if n == 1 else len(counted[n - 2].counts)
+        totals = np.bincount(grams.prefixes, weights=adjusted, minlength=size)
+        missing = np.bincount(
+            grams.prefixes, weights=np.where(is_kept, taken, adjusted), minlength=size
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gammas = np.where(totals > 0, missing / totals, 1.0)
+            probs = (adjusted - taken) / totals[grams.prefixes]
+        below = lower[0] if n == 1 else lower[grams.suffixes]
+        probs += gammas[grams.prefixes] * below
+        if n == 1:
+            probs[_BEGIN_ID] = 1.0
+        else:
+            orders[-1].backoffs[:] = np.log10(gammas)[kept_before]
+        orders.append(
+            Order(
+                places=grams.places[is_kept],
+                probs=np.log10(probs[is_kept]),
+                backoffs=np.zeros(int(is_kept.sum())),
+                discounts=discounts,
+                is_fallback=is_fallback,
+            )
+        )
+        lower, kept_before = probs, is_kept
+    return orders
+
+
+def find_discounts(adjusted: Integers) -> tuple[tuple[float, float, float], bool]:
+    """D1, D2, D3+ from how many n-grams have each adjusted count, or (FALLBACK, True)."""
+    n = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(float)
+    if not (n[1] and n[2] and n[3]):
+        return FALLBACK, True
+    y = n[1] / (n[1] + 2 * n[2])
+    found = [k - (k + 1) * y * n[k + 1] / n[k] for k in (1, 2, 3)]
+    # A discount of 0 could leave a context no weight for words it has not seen.
+    if not all(0 < d <= k for k, d in enumerate(found, 1)):
+        return FALLBACK, True
+    return (float(found[0]), float(found[1]), float(found[2])), False
+
+
+def hashed(corpus: Corpus, orders: Sequence[Order]) -> list[NGrams]:
+    """Estimates as a model is built of."""
+    found = []
+    for n, one in enumerate(orders, 1):
+        if n == 1:
+            hashes = corpus.hashes
+        else:
+            hashes = corpus.hashes[corpus.ids[one.places + n - 1]]
+            for before in range(n - 2, -1, -1):
+                hashes = extend_hash(hashes, corpus.hashes[corpus.ids[one.places + before]])
+        found.append(NGrams(hashes=hashes, probs=one.probs, backoffs=one.backoffs))
+    return found

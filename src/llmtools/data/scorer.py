@@ -1,0 +1,78 @@
+"""What gives documents numbers: any file that `llm score --with` takes, told by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.data.batch import Batch
+from llmtools.data.ngram_lm import FORMAT, NGramModel, load_model
+from llmtools.errors import InputError, UsageError
+from llmtools.formats import tensor_header
+from llmtools.formats.stream import open_input
+
+Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+class Scorer(Protocol):
+    """Gives each document of a batch one number, or several.
+
+    name: what the number is called in metadata.scores. where: the file or directory it came from.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def where(self) -> str: ...
+
+    def score(self, batch: Batch) -> Scores:
+        """Values (D,) by name, `name` among them; NaN for a document that has none."""
+        ...
+
+
+class NGramScorer:
+    """Perplexity by an n-gram language model; a document without words has none."""
+
+    def __init__(self, model: NGramModel, where: str, name: str | None) -> None:
+        self.model = model
+        self.where = where
+        self.name = name or "perplexity"
+
+    def score(self, batch: Batch) -> Scores:
+        texts = [document.text for document in batch.documents]
+        return {self.name: self.model.perplexities(texts)}
+
+
+def load_scorer(path: str, *, name: str | None = None) -> Scorer:
+    """The scorer in a file; `name` replaces the name it has by itself.
+
+    Raises InputError for a file that is missing, damaged or no scorer.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; name a language model or another scorer")
+    with open_input(path) as stream:
+        head = stream.peek(64)[:64]
+    if tensor_header.is_container(head):
+        with open(path, "rb") as file:
+            header = tensor_header.read_header(file, path)
+        kind = header.metadata.get("format", "") if header is not None else ""
+        if kind == FORMAT:
+            return NGramScorer(load_model(Path(path)), path, name)
+        raise InputError(f"{path}: a safetensors file of another kind ({kind or 'unnamed'})")
+    raise InputError(
+        f"{path}: not a scorer (an n-gram language model of llm scorer train);"
+        f" it begins with {head[:16]!r}"
+    )
+
+
+def load_ngram_model(path: str, option: str) -> NGramModel:
+    """The n-gram model in a file; raises UsageError naming `option` for another kind of scorer."""
+    scorer = load_scorer(path)
+    if not isinstance(scorer, NGramScorer):
+        raise UsageError(f"{option} {path}: not an n-gram language model")
+    return scorer.model
