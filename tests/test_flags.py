@@ -137,6 +137,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(folder / "config.json")
     write_config(folder / "wide.json", intermediate_size=64)
     run_here("tokenize", "docs.jsonl", "-t", "tok.json", "-o", "t.safetensors", cwd=folder)
+    for source, name in (("docs.jsonl", "lm"), ("varied.jsonl", "other-lm")):
+        line = ("scorer", "train", source, "--order", "2", "-o", f"{name}.safetensors")
+        run_here(*line, cwd=folder)
     tree = folder / "tree"
     tree.mkdir()
     (tree / "a.py").write_text("print('a')\n")

@@ -33,19 +33,30 @@ def mixed(tmp_path: Path) -> Path:
 def command_line(name: str, source: Path, folder: Path) -> tuple[list[str | Path], Path]:
     """A command that reads documents, and its output."""
     tokenizer = save_toy(folder / "tokenizer.json") if name != "filter" else None
-    out = folder / {"pack": "rows", "tokenize": "tokens.safetensors"}.get(name, "out.jsonl")
+    out = folder / {
+        "pack": "rows",
+        "tokenize": "tokens.safetensors",
+        "scorer": "lm.safetensors",
+    }.get(name, "out.jsonl")
+    trained = folder / "given.safetensors"
+    if name == "score":
+        texts = folder / "texts.jsonl"
+        texts.write_bytes(GOOD[0] + b"\n")
+        run_ok("scorer", "train", texts, "-o", trained)
     extra: list[str | Path] = {
         "filter": ["--rules", "length", "--min-doc-words", "1"],
         "dedup": [],
         "tokenize": ["-t", tokenizer],
         "pack": ["-t", tokenizer, "--seq-len", "8"],
         "tokenizer": ["--vocab-size", "300"],
+        "scorer": [],
+        "score": ["--with", trained],
     }[name]
-    words = ["tokenizer", "train"] if name == "tokenizer" else [name]
+    words = [name, "train"] if name in ("tokenizer", "scorer") else [name]
     return [*words, source, *extra, "-o", out], out
 
 
-COMMANDS = ("filter", "dedup", "tokenize", "pack", "tokenizer")
+COMMANDS = ("filter", "dedup", "tokenize", "pack", "tokenizer", "scorer", "score")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -110,7 +121,7 @@ def test_nothing_but_malformed_records_is_exit_3_and_the_rejects_stay(name, tmp_
     assert len(rejects.read_text().splitlines()) == len(BAD)
 
 
-@pytest.mark.parametrize("name", ["tokenize", "pack", "tokenizer"])
+@pytest.mark.parametrize("name", ["tokenize", "pack", "tokenizer", "scorer", "score"])
 def test_rejects_without_a_command_that_drops_is_refused(name, mixed, tmp_path):
     line, _ = command_line(name, mixed, tmp_path)
     done = run_here(*line, "--rejects", tmp_path / "r.jsonl")

@@ -43,6 +43,12 @@ JOBS = {
     "dedup": Job(
         "dedup documents.jsonl --rejects {out}.no -o {out}", "unique.jsonl", is_streaming=True
     ),
+    "scorer train": Job(
+        "scorer train documents.jsonl --order 3 -o {out}", "lm.safetensors"
+    ),
+    "score": Job(
+        "score documents.jsonl --with given.safetensors -o {out}", "scored.jsonl", is_streaming=True
+    ),
     "tokenizer train": Job(
         "tokenizer train documents.jsonl --vocab-size 400 -o {out}", "trained.json"
     ),
@@ -92,6 +98,8 @@ def build(folder: Path) -> Path:
     (folder / "short.jsonl").write_text("".join(text.splitlines(keepends=True)[:8]))
     save_base(folder / "base")
     (folder / "tokenizer.json").write_bytes((folder / "base" / "tokenizer.json").read_bytes())
+    lm = ("scorer", "train", "short.jsonl", "--order", "2", "-o", "given.safetensors")
+    run_llm(*lm, cwd=folder)
     frames = "frames.safetensors"
     run_llm("tokenize", "documents.jsonl", "-t", "tokenizer.json", "-o", frames, cwd=folder)
     run_llm("pack", frames, "--seq-len", "16", "-o", "rows", cwd=folder)

@@ -42,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_here(
         "tokenize", folder / "docs.jsonl", "-t", folder / "tok.json", "-o", folder / "t.safetensors"
     )
+    run_here("scorer", "train", folder / "docs.jsonl", "-o", folder / "given.safetensors")
     return folder
 
 
@@ -50,6 +51,8 @@ COMMANDS: dict[str, tuple[list[str], str | None]] = {
     "extract": (["extract", "chat.jsonl"], "out.jsonl"),
     "filter": (["filter", "docs.jsonl", "--rules", "length", "--min-doc-words", "3"], "out.jsonl"),
     "dedup": (["dedup", "docs.jsonl"], "out.jsonl"),
+    "scorer": (["scorer", "train", "docs.jsonl"], "lm.safetensors"),
+    "score": (["score", "docs.jsonl", "--with", "given.safetensors"], "out.jsonl"),
     "tokenizer": (["tokenizer", "train", "docs.jsonl", "--vocab-size", "300"], "new.json"),
     "tokenize": (["tokenize", "docs.jsonl", "-t", "tok.json"], "tokens.safetensors"),
     "detokenize": (["detokenize", "t.safetensors", "-t", "tok.json"], "out.jsonl"),

@@ -10,7 +10,6 @@ import typer
 from llmtools.commands.common import (
     DryRun,
     Force,
-    IdKey,
     Inputs,
     OnErrorFlag,
     Output,
@@ -57,7 +56,6 @@ def score(
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
-    id_key: IdKey = "id",
 ) -> None:
     """Add metadata.scores to documents; every other byte stays as it is."""
     for path in (output, rejects):
@@ -85,7 +83,6 @@ def score(
                 rejects=rejects,
                 on_error=on_error,
                 text_key=text_key,
-                id_key=id_key,
                 force=force,
             )
         )
@@ -97,7 +94,6 @@ def score(
         rejects=rejects,
         on_error=on_error,
         text_key=text_key,
-        id_key=id_key,
         force=force,
     )
     without = {name: count for name, count in counts["without_score"].items() if count}

@@ -16,6 +16,7 @@ from llmtools.commands.common import (
     TextKey,
     check_json_output,
     command,
+    lean_process,
     make_app,
     report,
     resolve_inputs,
@@ -79,6 +80,7 @@ def train(
     if output == "-":
         raise UsageError("a scorer is a file; name it with -o lm.safetensors")
     check_json_output(rejects)
+    lean_process()
     from llmtools.data.ngram_estimate import NGramSettings
     from llmtools.data.ngram_train import train_ngram_model
 

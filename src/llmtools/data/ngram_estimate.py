@@ -38,7 +38,8 @@ from llmtools.data.ngram_text import (
     normalise,
     split_words,
 )
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import UsageError
+from llmtools.formats.malformed import NothingLeft
 
 SPECIAL = (b"<unk>", b"<s>", b"</s>")
 _BEGIN_ID, _END_ID = 1, 2
@@ -109,7 +110,7 @@ class Order:
 
 
 def read_corpus(texts: Iterable[str], normalize: str) -> Corpus:
-    """Number the words of documents; raises InputError where there is none."""
+    """Number the words of documents; raises NothingLeft where there is none."""
     table = _Vocabulary()
     parts: list[tuple[Offsets, Offsets]] = []
     lengths: list[int] = []
@@ -133,7 +134,7 @@ def read_corpus(texts: Iterable[str], normalize: str) -> Corpus:
     places = np.concatenate([places for _, places in parts])
     parts.clear()
     if len(ids) == 0:
-        raise InputError("the documents hold no words; a language model needs some")
+        raise NothingLeft("the documents hold no words; a language model needs some")
     ends = np.flatnonzero(ids == _END_ID)
     sizes = places[ends] + np.int32(1)
     hashes = np.array(table.hashes, np.uint64)

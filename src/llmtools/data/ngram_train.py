@@ -24,7 +24,7 @@ from llmtools.data.ngram_lm import (
     percentiles_of,
     perplexity_of,
 )
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import UsageError
 from llmtools.formats.document import read_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -70,7 +70,7 @@ def train_ngram_model(
 
             try:
                 corpus = read_corpus(texts(inputs), settings.normalize)
-            except InputError as fault:
+            except NothingLeft as fault:
                 if bar.count:
                     raise
                 raise NothingLeft(

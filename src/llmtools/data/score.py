@@ -40,7 +40,6 @@ def score_documents(
     rejects: str | None = None,
     on_error: OnError = "fail",
     text_key: str = "text",
-    id_key: str = "id",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write all documents, in order, with their scores; returns the counts.
@@ -55,9 +54,7 @@ def score_documents(
         recorder.read_named(scorer.where)
     with open_skips(output, rejects, on_error, force=force) as skips:
         skips.adds_metadata = True
-        documents = read_documents(
-            inputs, text_key=text_key, id_key=id_key, on_read=recorder.read, skips=skips
-        )
+        documents = read_documents(inputs, text_key=text_key, on_read=recorder.read, skips=skips)
         without = dict.fromkeys(names, 0)
         count = 0
         with (

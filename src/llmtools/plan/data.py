@@ -288,14 +288,13 @@ def plan_score(
     rejects: str | None,
     on_error: OnError,
     text_key: str,
-    id_key: str,
     force: bool,
 ) -> Plan:
     """Memory is that of one batch and of the scorers."""
     check_rejects(output, rejects, on_error, force=force)
     outputs = _outputs(output, rejects)
     _check_files(outputs, force=force)
-    sample = sample_documents(names, text_key=text_key, id_key=id_key, on_error=on_error)
+    sample = sample_documents(names, text_key=text_key, on_error=on_error)
     held = sum(os.path.getsize(path) for path in scorers if os.path.isfile(path))
     basis = "one batch of documents, measured, and the scorers' files"
     peak = Estimate(value=COSTS["score"].memory + held, basis=basis)
