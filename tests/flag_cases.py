@@ -48,6 +48,11 @@ BASE = {
     "serve": "serve base --port 0",
 }
 CHATTY = BASE["generate"].replace("base", "chatty")
+LANGUAGE = (
+    "filter varied.jsonl --rules language --lid-model lid.bin --language-threshold 0.25"
+    " --rejects rejects -o out"
+)
+LABEL = "filter varied.jsonl --rules classifier --keep-label en:0.17 --rejects rejects -o out"
 QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out --json"
 UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
@@ -108,6 +113,12 @@ CASES: dict[str, dict[str, Case]] = {
         "--top-n-grams": Case("--top-n-grams 2:0.06"),
         "--dup-n-grams": Case("--dup-n-grams 5:0.0001"),
         "--max-symbol-word-ratio": Case("--max-symbol-word-ratio 0"),
+        "--languages": Case("--languages en,ru", LANGUAGE),
+        "--language-threshold": Case("--language-threshold 0.3", LANGUAGE),
+        "--lid-model": Case("--lid-model other.bin", LANGUAGE),
+        "--lid-chars": Case("--lid-chars 5", LANGUAGE + " --languages en"),
+        "--classifier": Case("--classifier other.bin", LABEL + " --classifier lid.bin"),
+        "--keep-label": Case("--keep-label en:0.24", LABEL + " --classifier lid.bin"),
         "--text-key": Case("--text-key body"),
         "--id-key": Case("--id-key other"),
         **_skips("filter"),

@@ -28,6 +28,7 @@ from llmtools.model import Decoder, config_from_hf, save_model
 from support import run_llm
 from tiny_chat import save_base, write_chats
 from tiny_evals import write_questions
+from tiny_fasttext import write_model
 from tiny_packed import CONFIG, write_config, write_packed
 from toy_tokenizer import save_toy, toy_chat_tokenizer, toy_tokenizer
 
@@ -124,6 +125,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_toy(folder / "other.json", pattern="gpt4")
     tokenizer = toy_tokenizer()
     save_base(folder / "base")
+    write_model(folder / "lid.bin", minn=2, maxn=4)
+    write_model(folder / "other.bin", minn=2, maxn=4, seed=2)
     save_speaker(folder / "talker", tokenizer.encode(" ")[0])
     save_speaker(folder / "mute", tokenizer.eos_id or 0)
     small = Decoder(config_from_hf(CONFIG, "test"))

@@ -100,7 +100,7 @@ class _Writer:
         for row, document in enumerate(batch.documents):
             reject = outcome.rejects.get(row)
             if annotate:
-                added: dict[str, Any] = {"measures": outcome.measures[row]}
+                added = {"measures": outcome.measures[row], **outcome.metadata[row]}
                 if reject is not None:
                     added["reject"] = reject.as_dict()
                 kept.append(add_metadata(document.raw, added, document.where))

@@ -32,11 +32,13 @@ class Outcome:
     rejects:  by row, the documents that some rule drops.
     texts:    by row, the changed text of a document that stays.
     measures: [D] by rule and measure, when asked to annotate, else empty.
+    metadata: [D] fields of the documents' metadata, when asked to annotate, else empty.
     """
 
     rejects: dict[int, Reject] = field(default_factory=dict)
     texts: dict[int, bytes] = field(default_factory=dict)
     measures: list[dict[str, Any]] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Chain:
@@ -50,7 +52,10 @@ class Chain:
 
     def run(self, batch: Batch) -> Outcome:
         """Judge a batch. To annotate, every rule sees every document; else those still there."""
-        outcome = Outcome(measures=[{} for _ in batch.documents] if self.annotate else [])
+        outcome = Outcome()
+        if self.annotate:
+            outcome.measures.extend({} for _ in batch.documents)
+            outcome.metadata.extend({} for _ in batch.documents)
         rows = list(range(len(batch.documents)))
         current = batch
         for rule in self.rules:
@@ -87,6 +92,8 @@ class Chain:
             outcome.texts[rows[at]] = text
         for at, measured in enumerate(found.measures):
             outcome.measures[rows[at]][rule.name] = measured
+        for at, fields in enumerate(found.metadata):
+            outcome.metadata[rows[at]].update(fields)
         if self.annotate:
             stays = list(range(len(rows)))
         if found.texts or len(stays) < len(rows):

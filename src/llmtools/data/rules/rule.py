@@ -59,11 +59,14 @@ class Verdicts:
 
     rejects:  [D], None for a document that passes.
     measures: [D] when asked to annotate, else empty: every value the rule looks at, by name.
+    metadata: [D] when asked to annotate, else empty: fields that have a name of their own beside
+              metadata.measures, as metadata.language.
     texts:    the changed texts of documents that pass, by row, UTF-8.
     """
 
     rejects: Sequence[Reject | None]
     measures: Sequence[dict[str, Any]] = ()
+    metadata: Sequence[dict[str, Any]] = ()
     texts: dict[int, bytes] = field(default_factory=dict)
 
 

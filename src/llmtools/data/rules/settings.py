@@ -96,6 +96,94 @@ class SymbolSettings:
         return []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageSettings:
+    """What language a fastText model, as lid.176.ftz, sees in a document."""
+
+    languages: str | None = flag(None, "keep these, as en,de (any: all the model knows).")
+    language_threshold: str = flag(
+        "0.65", "least score, of all or of each, as 0.65 or en:0.65,de:0.5."
+    )
+    lid_model: str | None = flag(None, "the fastText model, .ftz or .bin.", is_file=True)
+    lid_chars: int = flag(0, "judge by the first N characters (0: all).")
+
+    def faults(self) -> list[str]:
+        """What is wrong with the values together."""
+        if self.lid_model is None:
+            return [
+                "rule language needs a fastText model: give one with --lid-model FILE"
+                " (docs/data.md, Languages, says where to get one)"
+            ]
+        try:
+            language_thresholds(self)
+        except UsageError as fault:
+            return [str(fault)]
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierSettings:
+    """What a fastText classifier, as `llm scorer train --kind classifier` makes them, says."""
+
+    classifier: str | None = flag(None, "a fastText model, .bin or .ftz.", is_file=True)
+    keep_label: str | None = flag(None, "keep what it scores so high, as hq:0.018,LABEL:SCORE.")
+
+    def faults(self) -> list[str]:
+        """What is wrong with the values together."""
+        if self.classifier is None:
+            return ["rule classifier needs a fastText model: give one with --classifier FILE"]
+        if self.keep_label is None:
+            return ["rule classifier needs the label to keep: --keep-label LABEL:SCORE"]
+        try:
+            thresholds_of("--keep-label", self.keep_label)
+        except UsageError as fault:
+            return [str(fault)]
+        return []
+
+
+def thresholds_of(option: str, given: str) -> dict[str, float]:
+    """'en:0.65,de:0.5' as a mapping; raises UsageError for anything else."""
+    found: dict[str, float] = {}
+    for item in given.split(","):
+        label, colon, score = item.strip().rpartition(":")
+        try:
+            found[label] = float(score)
+        except ValueError:
+            colon = ""
+        if not colon or not label or not 0 <= found[label] <= 1:
+            raise UsageError(f"{option} {given!r}: write LABEL:SCORE,... with scores from 0 to 1")
+    return found
+
+
+def language_thresholds(settings: LanguageSettings) -> tuple[dict[str, float], float]:
+    """The least score of each wanted language, and that of any where none is named.
+
+    Raises UsageError for malformed values.
+    """
+    text = settings.language_threshold
+    names = [name.strip() for name in (settings.languages or "").split(",") if name.strip()]
+    if ":" in text:
+        each = thresholds_of("--language-threshold", text)
+        names = names or list(each)
+        without = [name for name in names if name not in each]
+        without += [name for name in each if name not in names]
+        if without:
+            raise UsageError(
+                f"--languages {settings.languages} and --language-threshold {text} do not name the"
+                f" same languages: {', '.join(without)}"
+            )
+        return each, 0.0
+    try:
+        least = float(text)
+    except ValueError:
+        least = -1.0
+    if not 0 <= least <= 1:
+        raise UsageError(
+            f"--language-threshold {text!r}: a score from 0 to 1, or LANGUAGE:SCORE,..."
+        )
+    return dict.fromkeys(names, least), least
+
+
 def limits(option: str, given: str) -> NGramLimits:
     """'2:0.2,3:0.18' as ((2, 0.2), (3, 0.18)); an empty string switches the checks off."""
     try:

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from llmtools.data.rules.settings import (
+    ClassifierSettings,
     Conventions,
+    LanguageSettings,
     LengthSettings,
     RepetitionSettings,
     SymbolSettings,
@@ -28,16 +30,24 @@ DEFAULT_RULES = ("length", "repetition", "symbols")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A rule's thresholds and its class, as module:name below llmtools.data.rules."""
+    """A rule's thresholds and its class, as module:name below llmtools.data.rules.
+
+    switch: the field that, when given, adds the rule behind those of --rules.
+    """
 
     settings: type
     rule: str
+    switch: str | None = None
 
 
 KINDS: dict[str, Kind] = {
     "length": Kind(settings=LengthSettings, rule="length:LengthRule"),
     "repetition": Kind(settings=RepetitionSettings, rule="gopher_repetition:RepetitionRule"),
     "symbols": Kind(settings=SymbolSettings, rule="symbols:SymbolRule"),
+    "language": Kind(settings=LanguageSettings, rule="labels:LanguageRule", switch="languages"),
+    "classifier": Kind(
+        settings=ClassifierSettings, rule="labels:ClassifierRule", switch="classifier"
+    ),
 }
 
 
@@ -64,6 +74,9 @@ def choose(
     conventions: Conventions | None = None,
 ) -> FilterSettings:
     """The rules `names` with the thresholds `given` by field; all mistakes in one UsageError."""
+    names += tuple(
+        name for name, kind in KINDS.items() if kind.switch in (given or {}) and name not in names
+    )
     faults = [
         f"no rule {name!r}{did_you_mean(name, KINDS)} (rules: {', '.join(KINDS)})"
         for name in names
