@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import random
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shard_runs import (
+    OUTPUTS,
+    RAY,
+    check_outputs,
+    done_units,
+    line,
+    link_inputs,
+    make,
+    needs_ray,
+    slurm,
+    start,
+    wait_until,
+)
 from support import LLM, assert_user_error, run_llm
-
-WORDS = "the of and to in is was on for with as by at from data model page river stone".split()
-PIPE = (
-    "filter --rules length --min-doc-words 20 --rejects short.jsonl docs.jsonl | dedup"
-    " | tokenize -t tok.json -o out.safetensors"
-)
-OUTPUTS = ("out.safetensors", "short.jsonl")
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed"
-)
-RAY = ["--executor", "ray", "--workers", "2"]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents, a tokenizer, and what the pipe gives of them in one process."""
-    folder = tmp_path_factory.mktemp("made")
-    source = random.Random(5)
-    with open(folder / "docs.jsonl", "w") as out:
-        for number in range(240):
-            text = " ".join(source.choices(WORDS, k=source.randrange(5, 120)))
-            out.write(json.dumps({"text": text} | ({"id": f"d{number}"} if number % 3 else {})))
-            out.write("\n")
-    train = ["tokenizer", "train", "docs.jsonl", "--vocab-size", "290", "-o", "tok.json"]
-    run_llm(*train, cwd=folder)
-    run_llm(*line("whole", "--workers", "1"), cwd=folder)
-    return folder
-
-
-def line(work: str, *flags: str) -> list[str]:
-    return ["run", "--work-dir", work, "--shard-bytes", "6K", *flags, PIPE]
+    return make(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def here(made: Path, tmp_path: Path) -> Path:
-    for name in ("docs.jsonl", "tok.json"):
-        (tmp_path / name).symlink_to(made / name)
-    return tmp_path
-
-
-def start(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*LLM, *line("work", *flags)], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-        env=os.environ | environment, start_new_session=True,
-    )  # fmt: skip
+    return link_inputs(made, tmp_path)
 
 
 def finish(processes: list[subprocess.Popen[bytes]]) -> list[bytes]:
@@ -67,19 +42,9 @@ def finish(processes: list[subprocess.Popen[bytes]]) -> list[bytes]:
     return said
 
 
-def check_outputs(folder: Path, made: Path) -> None:
-    for name in OUTPUTS:
-        assert (folder / name).read_bytes() == (made / name).read_bytes(), name
-
-
 def units_run(report: bytes) -> tuple[int, int]:
     found = json.loads(report)
     return found["units_run"], found["units"]
-
-
-def slurm(index: int, count: int) -> dict[str, str]:
-    return {"SLURM_ARRAY_TASK_ID": str(index + 3), "SLURM_ARRAY_TASK_COUNT": str(count),
-            "SLURM_ARRAY_TASK_MIN": "3"}  # fmt: skip
 
 
 def test_tasks_of_a_slurm_array_share_the_units(made, here):
@@ -138,18 +103,6 @@ def test_ray_local_and_shards_go_on_with_each_others_work(made, here):
     run, units = units_run(done.stdout)
     assert 0 < run <= units - begun
     check_outputs(here, made)
-
-
-def done_units(work: Path, phase: int | str = "") -> int:
-    lines = [one for path in work.glob("ledger*.jsonl") for one in path.read_bytes().split(b"\n")]
-    begin = f'{{"event": "done", "unit": "{phase}'.encode()
-    return sum(one.startswith(begin) and one.endswith(b"}") for one in lines)
-
-
-def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 200
-    while not is_so() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 @needs_ray

@@ -174,6 +174,8 @@ class _Run:
             terminal.note(
                 f"run: {self.pipeline.output} is done already; --no-resume -f makes it again"
             )
+            # The one that finished may have been killed before it had.
+            self._tidy()
             found: dict[str, Any] = finished["report"]
             return found
         if is_shared:
@@ -263,7 +265,8 @@ class _Run:
                 lists.append(units)
                 todo = self._todo(units, number)
                 if todo:
-                    if number == 0:
+                    # Where any unit was begun it has been done.
+                    if number == 0 and not self.ledger.attempts:
                         self._rehearse(pool)
                     self._run_units(pool, phase, units, todo)
                 if self._is_finished():
@@ -355,7 +358,7 @@ class _Run:
         """Every stage on an empty input, so that a mistake in the last one is known at once."""
         stages = [asdict(stage) for stage in self.pipeline.stages]
         answer = pool.ask({"rehearse": stages, "folder": str(self.folder)})
-        if answer["mistakes"]:
+        if answer["mistakes"] and not self._is_finished():
             raise UsageError("\n".join(answer["mistakes"]))
 
     def _publish(self, lists: list[list[Unit]], start: float) -> None:
@@ -366,8 +369,13 @@ class _Run:
         written = [asdict(part_of(Path(path))) for path in outputs if os.path.exists(path)]
         report = self._report(lists) | {"wall_s": round(time.monotonic() - start, 3)}
         self.ledger.close_run(written, report)
-        for number in range(len(self.layout.phases)):
-            remove(self.layout.place_of(number))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what nobody needs once all is done."""
+        for path in self.folder.glob("phase-*"):
+            if path.is_dir():
+                remove(path)
         # Whoever still holds a claim sees by this that all is done.
         remove(self.folder / CLAIMS)
 
