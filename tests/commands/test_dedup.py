@@ -94,7 +94,7 @@ def test_json_reports_counts_and_the_manifest_holds_them(corpus: Path, tmp_path:
     manifest = json.loads((tmp_path / "out.jsonl.zst.manifest.json").read_bytes())
     assert manifest["counts"] == counts
     assert manifest["inputs"][0]["path"] == str(corpus)
-    assert manifest["settings"]["minhash"]["num_buckets"] == 14
+    assert manifest["settings"]["minhash"]["num_buckets"] == 18
     # Reading its own output back finds nothing more to drop.
     assert run_llm("dedup", out).stdout == joined(KEPT)
 
@@ -176,3 +176,98 @@ def test_metadata_that_is_no_object_is_named(tmp_path: Path) -> None:
     done = run_llm("dedup", path, "--cluster-ids", check=False)
     assert_user_error(done, 3, "in.jsonl:1", "metadata", "array")
     assert run_llm("dedup", path).stdout == path.read_bytes()
+
+
+def variants(num_documents: int = 60) -> list[bytes]:
+    """Three copies of each text, the later ones longer, with a date that falls."""
+    records = []
+    for n in range(num_documents):
+        words = [f"{chr(97 + n // 3 % 26)}{chr(97 + n // 78)}x{chr(97 + i)}" for i in range(26)]
+        text = " ".join(words * 2) + " and more" * (n % 3)
+        records.append(line(f"d{n}", text, metadata={"date": f"2026-01-{28 - n % 3}", "q": n % 3}))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("first", 0), ("longest", 2), ("newest", 0), ("metadata.q", 2)]
+)
+def test_the_keep_rule_chooses_the_survivor(tmp_path: Path, keep: str, expected: int) -> None:
+    records = variants()
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(joined(records))
+    rejects = tmp_path / "rejects.jsonl"
+    done = run_llm("dedup", path, "--keep", keep, "--rejects", rejects)
+    assert done.stdout == joined(records[expected::3])
+    for raw in rejects.read_bytes().splitlines():
+        dropped = json.loads(raw)
+        number = int(dropped["id"][1:])
+        assert dropped["metadata"]["reject"]["value"] == f"d{number // 3 * 3 + expected}"
+
+
+def test_an_index_of_the_first_half_leaves_what_one_run_leaves(tmp_path: Path) -> None:
+    records = variants()
+    random.Random(3).shuffle(records)
+    whole = run_llm("dedup", stdin=joined(records)).stdout
+    for name, part in (("old", records[:8]), ("more", records[8:15]), ("new", records[15:])):
+        (tmp_path / name).write_bytes(joined(part))
+    kept = [
+        run_llm("dedup", tmp_path / "old", "--create-index", tmp_path / "i1").stdout,
+        run_llm(
+            *("dedup", tmp_path / "more", "--index", tmp_path / "i1"),
+            *("--create-index", tmp_path / "i2"),
+        ).stdout,
+        run_llm(
+            *("dedup", tmp_path / "new", "--index", tmp_path / "i1", "--index", tmp_path / "i2"),
+            *("--rejects", tmp_path / "rejects"),
+        ).stdout,
+    ]
+    assert b"".join(kept) == whole
+    survivors = {json.loads(raw)["id"] for raw in whole.splitlines()}
+    for raw in (tmp_path / "rejects").read_bytes().splitlines():
+        assert json.loads(raw)["metadata"]["reject"]["value"] in survivors
+
+
+def test_input_that_an_index_holds_whole_is_an_error_and_its_rejects_stay(
+    corpus: Path, tmp_path: Path
+) -> None:
+    run_llm("dedup", corpus, "-o", tmp_path / "out", "--create-index", tmp_path / "index")
+    rejects = tmp_path / "rejects"
+    flags = ("--index", tmp_path / "index", "--rejects", rejects)
+    done = run_llm("dedup", corpus, *flags, check=False)
+    assert_user_error(done, 3, "all 5 documents have copies in")
+    assert rejects.read_bytes().count(b"\n") == 5
+
+
+def test_an_index_of_other_settings_or_cut_short_is_refused(corpus: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    run_llm("dedup", corpus, "-o", tmp_path / "out", "--create-index", index)
+    done = run_llm("dedup", corpus, "--index", index, "--num-buckets", 3, check=False)
+    assert_user_error(done, 2, "num_buckets was 18, now 3")
+    done = run_llm("dedup", corpus, "--index", index, "--verify-jaccard", 0.8, check=False)
+    assert_user_error(done, 2, "an index has none")
+    for name in ("near", "exact", "documents"):
+        file = index / f"{name}.safetensors"
+        data = file.read_bytes()
+        file.write_bytes(data[:-1])
+        done = run_llm("dedup", corpus, "--index", index, check=False)
+        assert_user_error(done, 3, "truncated")
+        file.write_bytes(data)
+    assert_user_error(run_llm("dedup", corpus, "--index", corpus, check=False), 3, "not an index")
+
+
+def test_explain_names_the_twin_and_what_both_share(corpus: Path) -> None:
+    done = run_llm("dedup", corpus, "--explain", "d", "--json")
+    found = json.loads(done.stdout)
+    assert (found["kept"], found["is_kept"], found["is_exact"]) == ("a", False, False)
+    assert (found["jaccard"], found["shared"][0]) == (1.0, "the quick brown fox jumps")
+    assert b"kept, with 2 copies" in run_llm("dedup", corpus, "--explain", "a").stdout
+    done = run_llm("dedup", corpus, "--explain", "zebra", check=False)
+    assert_user_error(done, 3, "no document has the id 'zebra'")
+
+
+def test_bounded_memory_changes_no_byte(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(joined(variants()))
+    whole = run_llm("dedup", path, "--cluster-ids").stdout
+    assert run_llm("dedup", path, "--cluster-ids", "--memory", "256M").stdout == whole
+    assert_user_error(run_llm("dedup", path, "--memory", "1M", check=False), 2, "256M or more")

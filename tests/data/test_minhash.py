@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from llmtools.data.minhash import (
+    PRESETS,
     MinHashSettings,
     bucket_keys,
-    shingles,
-    shingles_reference,
     signature_reference,
     signatures,
+)
+from llmtools.data.shingles import (
+    character_shingles,
+    character_shingles_reference,
+    shingles,
+    shingles_reference,
     words,
 )
 from llmtools.errors import UsageError
@@ -59,9 +64,23 @@ def test_shingle_kernel_equals_the_reference() -> None:
             assert own == shingles_reference(text, n_grams), text
 
 
+def test_character_shingle_kernel_equals_the_reference() -> None:
+    for n_grams in (1, 3, 24):
+        hashes, offsets = character_shingles(batch_of(AWKWARD), n_grams)
+        for d, text in enumerate(AWKWARD):
+            own = hashes[offsets[d] : offsets[d + 1]].tolist()
+            assert own == character_shingles_reference(text, n_grams), text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_settings(preset: str) -> None:
+    assert MinHashSettings(**PRESETS[preset]).num_hashes >= 112
+
+
+@pytest.mark.parametrize("dialect", ["llmtools", "datatrove"])
 @pytest.mark.parametrize("num_hashes", [1, 7, 8, 9, 1000])
-def test_signature_kernel_equals_the_reference(num_hashes: int) -> None:
-    settings = MinHashSettings(seed=3)
+def test_signature_kernel_equals_the_reference(num_hashes: int, dialect: str) -> None:
+    settings = MinHashSettings(seed=3, dialect=dialect)
     hashes = np.random.default_rng(num_hashes).integers(0, 2**64, num_hashes, dtype=np.uint64)
     # Values at which the reduction modulo 2^61 - 1 could go wrong by one.
     hashes[0] = 2**64 - 1
@@ -70,7 +89,7 @@ def test_signature_kernel_equals_the_reference(num_hashes: int) -> None:
 
 
 def test_a_document_without_shingles_has_a_signature_no_other_has() -> None:
-    settings = MinHashSettings()
+    settings = MinHashSettings(dialect="datatrove")
     hashes, offsets = shingles(batch_of(["too short", "long enough to have a shingle"]), 5)
     found = signatures(hashes, offsets, settings)
     assert (found[0] == 2**64 - 1).all()

@@ -9,13 +9,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from llmtools.data.duplicates import find_duplicates
-from llmtools.data.minhash import MinHashSettings, bucket_keys, shingles, signatures
+from llmtools.data.minhash import PRESETS, MinHashSettings, bucket_keys, signatures
+from llmtools.data.shingles import shingles
 from llmtools.formats.document import read_documents
 from text_batches import batch_of
 
 SETTINGS = MinHashSettings()
+DATATROVE = MinHashSettings(**PRESETS["fineweb"], dialect="datatrove")
 PRIME = 2**61 - 1
 
 # What datatrove 0.10.1 (MinhashConfig(), get_signature) gives for the shingle hashes of
@@ -51,7 +54,7 @@ def formula(hashes: np.ndarray, prime: int = PRIME, wraps: bool = True) -> list[
 def test_signatures_are_datatroves_for_the_same_shingle_hashes() -> None:
     """Exact: integers, no tolerance."""
     hashes = known_hashes()
-    found = signatures(hashes, np.array([0, hashes.size]), SETTINGS)[0]
+    found = signatures(hashes, np.array([0, hashes.size]), DATATROVE)[0]
     assert found[:8].tolist() == FIRST_BUCKET
     assert hashlib.sha256(found.astype("<u8").tobytes()).hexdigest() == ALL_BUCKETS
     assert found.tolist() == formula(hashes)
@@ -63,7 +66,9 @@ def test_the_signature_check_rejects_another_modulus_and_no_wrapping() -> None:
     assert formula(hashes, wraps=False)[:8] != FIRST_BUCKET
 
 
-def collisions(similarity: float, seed: int, is_broken: bool = False) -> float:
+def collisions(
+    similarity: float, seed: int, settings: MinHashSettings, is_broken: bool = False
+) -> float:
     """Share of random pairs of sets of this Jaccard similarity that meet in a bucket."""
     num_pairs, size = 400, 200
     shared = round(2 * size * similarity / (1 + similarity))
@@ -74,29 +79,31 @@ def collisions(similarity: float, seed: int, is_broken: bool = False) -> float:
     offsets = np.arange(num_pairs + 1) * size
     keys = []
     for side in (left, right):
-        signed = signatures(np.ascontiguousarray(side).ravel(), offsets, SETTINGS)
+        signed = signatures(np.ascontiguousarray(side).ravel(), offsets, settings)
         if is_broken:
             # One permutation used for a whole bucket: eight hashes that agree or differ together.
             signed = np.repeat(signed[:, ::8], 8, axis=1)
-        keys.append(bucket_keys(signed, SETTINGS))
+        keys.append(bucket_keys(signed, settings))
     return float((keys[0] == keys[1]).any(axis=1).mean())
 
 
-def departure(is_broken: bool) -> float:
-    """Largest distance to the theory, P = 1 - (1 - J^8)^14, over several similarities."""
+def departure(settings: MinHashSettings, is_broken: bool = False) -> float:
+    """Largest distance to the theory, P = 1 - (1 - J^r)^b, over several similarities."""
+    rows, buckets = settings.hashes_per_bucket, settings.num_buckets
     return max(
-        abs(collisions(j, seed, is_broken) - (1 - (1 - j**8) ** 14))
+        abs(collisions(j, seed, settings, is_broken) - (1 - (1 - j**rows) ** buckets))
         for seed, j in enumerate((0.4, 0.6, 0.7, 0.8, 0.9))
     )
 
 
-def test_pairs_meet_as_often_as_the_theory_says() -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, DATATROVE], ids=["llmtools", "datatrove"])
+def test_pairs_meet_as_often_as_the_theory_says(settings: MinHashSettings) -> None:
     """Within 0.08: three standard errors of 400 pairs are 0.075 where P = 1/2."""
-    assert departure(is_broken=False) < 0.08
+    assert departure(settings) < 0.08
 
 
 def test_the_collision_check_rejects_hashes_that_depend_on_each_other() -> None:
-    assert departure(is_broken=True) > 0.3
+    assert departure(SETTINGS, is_broken=True) > 0.3
 
 
 def word_sets(texts: list[str]) -> list[set[tuple[str, ...]]]:

@@ -1,11 +1,12 @@
-"""`llm dedup`: near and exact duplicates out, the first of each cluster kept."""
+"""`llm dedup`: remove duplicate documents."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llmtools import terminal
 from llmtools.commands.common import (
     DryRun,
     Force,
@@ -16,6 +17,7 @@ from llmtools.commands.common import (
     Rejects,
     Seed,
     TextKey,
+    byte_size,
     check_json_output,
     command,
     lean_process,
@@ -24,7 +26,12 @@ from llmtools.commands.common import (
     resolve_inputs,
     show_plan,
 )
+from llmtools.errors import UsageError
 from llmtools.formats.stream import STDIO
+
+if TYPE_CHECKING:
+    from llmtools.data.dedup_explain import Explanation
+    from llmtools.data.minhash import MinHashSettings
 
 app = make_app()
 
@@ -35,6 +42,7 @@ app = make_app()
     examples=[
         "llm dedup crawl.jsonl.zst -o unique.jsonl.zst",
         "zstdcat crawl/*.zst | llm dedup --rejects copies.jsonl | llm tokenize -t tokenizer.json",
+        "llm dedup new.jsonl --index old-index --keep longest -o unique.jsonl",
     ],
 )
 def dedup(
@@ -42,6 +50,19 @@ def dedup(
     output: Output = STDIO,
     force: Force = False,
     dry_run: DryRun = False,
+    keep: Annotated[
+        str,
+        typer.Option(help="Which copy stays: first, longest, newest or metadata.FIELD (largest)."),
+    ] = "first",
+    verify_jaccard: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="All copies must be so similar to each other, 0.8 say.  [default: unchecked]",
+            show_default=False,
+        ),
+    ] = 0.0,
     cluster_ids: Annotated[
         bool,
         typer.Option(
@@ -50,36 +71,77 @@ def dedup(
         ),
     ] = False,
     rejects: Rejects = None,
-    n_grams: Annotated[int, typer.Option(min=1, help="Words per shingle.")] = 5,
-    num_buckets: Annotated[int, typer.Option(min=1, help="LSH buckets per document.")] = 14,
+    index: Annotated[
+        list[str] | None,
+        typer.Option("--index", help="Also drop copies of what this index holds; repeatable."),
+    ] = None,
+    create_index: Annotated[
+        str | None, typer.Option(help="Write an index of these documents, a directory.")
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Only say what this document is a copy of, and why."),
+    ] = None,
+    preset: Annotated[
+        Literal["default", "fineweb", "olmo3", "rpv2", "curator"],
+        typer.Option(help="N-grams and buckets of a published corpus or tool."),
+    ] = "default",
+    dialect: Annotated[
+        Literal["llmtools", "datatrove"],
+        typer.Option(help="Hash functions: fast ones, or datatrove's bit for bit."),
+    ] = "llmtools",
+    n_grams: Annotated[
+        int | None, typer.Option(min=1, help="Words per shingle.  [default: 5]")
+    ] = None,
+    char_n_grams: Annotated[
+        int | None, typer.Option(min=1, help="Shingles of characters, so many, instead of words.")
+    ] = None,
+    num_buckets: Annotated[
+        int | None, typer.Option(min=1, help="LSH buckets per document.  [default: 18]")
+    ] = None,
     hashes_per_bucket: Annotated[
-        int, typer.Option(min=1, help="Hashes that must agree in a bucket.")
-    ] = 8,
+        int | None, typer.Option(min=1, help="Hashes that must agree in a bucket.  [default: 8]")
+    ] = None,
     seed: Seed = 1,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Spill keys to TMPDIR beyond this, as 4G.  [default: no limit]"),
+    ] = None,
     on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
-    """Remove exact and near duplicates (MinHash-LSH); the first of each cluster stays."""
+    """Remove exact and near duplicates (MinHash-LSH); one of each cluster stays."""
     for path in (output, rejects):
-        check_json_output(path)
+        check_json_output(path if explain is None else None)
+    limit = None if memory is None else byte_size("--memory", memory)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup import dedup as run
-    from llmtools.data.minhash import MinHashSettings
 
+    given = {
+        "n_grams": n_grams,
+        "char_n_grams": char_n_grams,
+        "num_buckets": num_buckets,
+        "hashes_per_bucket": hashes_per_bucket,
+    }
     settings = DedupSettings(
-        minhash=MinHashSettings(
-            n_grams=n_grams,
-            num_buckets=num_buckets,
-            hashes_per_bucket=hashes_per_bucket,
-            seed=seed,
-        ),
+        minhash=_minhash(preset, dialect, seed, given),
+        keep=keep,
+        verify_jaccard=verify_jaccard,
         cluster_ids=cluster_ids,
+        memory=limit,
         text_key=text_key,
         id_key=id_key,
     )
+    if explain is not None:
+        if output != STDIO or rejects is not None or index or create_index is not None:
+            raise UsageError("--explain writes no documents; leave -o, --rejects and indexes out")
+        from llmtools.data.dedup_explain import explain as look
+
+        _show(look(names, explain, settings, on_error=on_error))
+        return
     if dry_run:
         from llmtools.plan.data import plan_dedup
 
@@ -87,7 +149,7 @@ def dedup(
             plan_dedup(
                 names,
                 output,
-                num_buckets=num_buckets,
+                num_buckets=settings.minhash.num_buckets,
                 keeps_ids=cluster_ids or rejects is not None,
                 rejects=rejects,
                 on_error=on_error,
@@ -97,9 +159,46 @@ def dedup(
             )
         )
         return
-    counts = run(names, output, settings, rejects=rejects, on_error=on_error, force=force)
+    counts = run(
+        names,
+        output,
+        settings,
+        rejects=rejects,
+        indexes=tuple(index or ()),
+        create_index=create_index,
+        on_error=on_error,
+        force=force,
+    )
     report(
         counts,
         f"dedup: {counts['documents_kept']:,} of {counts['documents_in']:,} documents kept, "
         f"dropped {counts['dropped_exact']:,} exact and {counts['dropped_near']:,} near copies",
     )
+
+
+def _minhash(
+    preset: str, dialect: Literal["llmtools", "datatrove"], seed: int, given: dict[str, int | None]
+) -> MinHashSettings:
+    """The settings of a preset with what was given on the command line."""
+    from llmtools.data.minhash import PRESETS, MinHashSettings
+
+    values = PRESETS.get(preset, {}) | {k: v for k, v in given.items() if v is not None}
+    return MinHashSettings(**values, dialect=dialect, seed=seed)
+
+
+def _show(found: Explanation) -> None:
+    if terminal.display().json:
+        terminal.emit_json(found.as_dict())
+        return
+    if found.is_kept:
+        copies = found.cluster_size - 1
+        terminal.emit_text(f"{found.id}: kept, with {copies:,} copies of it dropped\n")
+        return
+    kind = "the same text as" if found.is_exact else "near"
+    lines = [
+        f"{found.id}: dropped, {kind} {found.kept}",
+        f"Jaccard {found.jaccard:.3f}, {found.shared_shingles:,} shared shingles, a cluster of"
+        f" {found.cluster_size:,}",
+        *(f"  {gram}" for gram in found.shared),
+    ]
+    terminal.emit_text("\n".join(lines) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ import numpy.typing as npt
 from llmtools.data.jit import kernel
 
 Keys = npt.NDArray[np.uint64]
-Roots = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
+# int32 or int64, whichever holds the number of documents.
+Roots = npt.NDArray[Any]
 
 # How many values may agree in the compared blocks, on average, before more blocks are taken.
 NEAR_GROUP = 16
@@ -23,10 +26,10 @@ NEAR_GROUP = 16
 
 def singletons(num_documents: int) -> Roots:
     """A forest in which every document is its own root."""
-    return np.arange(num_documents, dtype=np.int64)
+    return np.arange(num_documents, dtype=np.int32 if num_documents < 1 << 31 else np.int64)
 
 
-def link_equal(parents: Roots, documents: Roots, keys: Keys) -> None:
+def link_equal(parents: Roots, documents: Numbers, keys: Keys) -> None:
     """Join, in `parents`, all documents whose keys are equal.
 
     documents: (n,) int64, which documents the rows of `keys` belong to.
@@ -65,11 +68,30 @@ def _masks(num_values: int, max_distance: int) -> list[int]:
     return [sum(chosen) for chosen in itertools.combinations(blocks, num_equal)]
 
 
+def link_pairs(parents: Roots, pairs: npt.NDArray[Any]) -> None:
+    """Join the two documents of each row of (n, 2)."""
+    _link_pairs(parents, pairs)
+
+
+def equal_pairs(documents: Numbers, keys: Keys) -> Numbers:
+    """Pairs (m, 2), as few as connect all documents (n,) whose keys (n,) are equal."""
+    order = np.argsort(keys, kind="stable")
+    is_equal = keys[order[1:]] == keys[order[:-1]]
+    return np.stack([documents[order[:-1]][is_equal], documents[order[1:]][is_equal]], axis=1)
+
+
 def roots(parents: Roots) -> Roots:
-    """The first document of each document's component, (D,) int64."""
+    """The first document of each document's component, (D,)."""
     out = np.empty_like(parents)
     _flatten(parents, out)
     return out
+
+
+def elect(root: Roots, values: npt.NDArray[np.float64]) -> Roots:
+    """The document of the largest value of each one's component, the first if there are several."""
+    best = root.copy()
+    _elect(root, values, best)
+    return best[root]
 
 
 @kernel
@@ -82,7 +104,7 @@ def _find(parents: Roots, x: int) -> int:
 
 
 @kernel
-def _link(parents: Roots, documents: Roots, columns: Keys, order: Roots) -> None:
+def _link(parents: Roots, documents: Numbers, columns: Keys, order: Numbers) -> None:
     for i in range(1, order.size):
         is_equal = True
         for k in range(columns.shape[0]):
@@ -119,10 +141,24 @@ def _link_near(
                 parents[max(x, y)] = min(x, y)
 
 
+def _link_pairs(parents: Roots, pairs: Numbers) -> None:
+    for i in range(len(pairs)):
+        x = _find(parents, pairs[i, 0])
+        y = _find(parents, pairs[i, 1])
+        parents[max(x, y)] = min(x, y)
+
+
 @kernel
 def _flatten(parents: Roots, out: Roots) -> None:
     for x in range(parents.size):
         out[x] = _find(parents, x)
+
+
+@kernel
+def _elect(root: Roots, values: npt.NDArray[np.float64], best: Roots) -> None:
+    for x in range(root.size):
+        if values[x] > values[best[root[x]]]:
+            best[root[x]] = x
 
 
 def components_reference(num_documents: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -4,35 +4,103 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from llmtools import terminal
 from llmtools.data.batch import Batch, batches
-from llmtools.data.duplicates import Clusters, find_duplicates
+from llmtools.data.dedup_index import Names, Stored, write_stored
+from llmtools.data.dedup_output import drop_log, write_kept, write_named
+from llmtools.data.duplicates import Clusters, Signatures, as_clusters
+from llmtools.data.keep import Keep
 from llmtools.data.minhash import MinHashSettings
+from llmtools.data.verify import verify
+from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash
-from llmtools.formats.drop_log import DropLog
-from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import OutputStream, claim_outputs, open_output
+from llmtools.formats.stream import atomic_directory, claim_outputs, open_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DedupSettings:
-    """What `dedup` does besides the signatures themselves."""
+    """What `dedup` does besides the signatures themselves.
+
+    keep: which document of a cluster survives (keep.py). verify_jaccard: the similarity that all
+    documents of a cluster must have to each other; 0 for no check. cluster_ids: add
+    metadata.cluster, the id of the survivor, and metadata.cluster_size. memory: bytes the process
+    may take, None for no limit.
+    """
 
     minhash: MinHashSettings = field(default_factory=MinHashSettings)
+    keep: str = "first"
+    verify_jaccard: float = 0.0
     cluster_ids: bool = False
-    """Add metadata.cluster, the id of the cluster's survivor, and metadata.cluster_size."""
+    memory: int | None = None
     text_key: str = "text"
     id_key: str = "id"
+
+    def __post_init__(self) -> None:
+        Keep(self.keep)
+        if not 0 <= self.verify_jaccard <= 1:
+            raise UsageError(f"verify_jaccard {self.verify_jaccard} is no similarity from 0 to 1")
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings without those that change no byte of the output."""
+        return {k: v for k, v in asdict(self).items() if k != "memory"}
+
+
+class Gathered:
+    """What one reading of the documents leaves: numbers for each, and ids where they are needed."""
+
+    def __init__(self, settings: DedupSettings, *, needs_ids: bool) -> None:
+        self._text_key = settings.text_key
+        self._keep = Keep(settings.keep)
+        self._hashes = array("Q")
+        self._values = array("d")
+        self._lengths = array("q")
+        self._needs_lengths = settings.verify_jaccard > 0
+        # A copy of every id in memory: collected only where ids will be written.
+        self.names: Names | None = Names() if needs_ids else None
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(self._hashes, np.uint64)
+
+    @property
+    def values(self) -> npt.NDArray[np.float64] | None:
+        return np.frombuffer(self._values) if self._keep.has_values else None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.frombuffer(self._lengths, np.int64)
+
+    def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Pass documents on, noting what is needed of each."""
+        for document in documents:
+            self._hashes.append(document_hash(document.id))
+            if self._keep.has_values:
+                self._values.append(self._keep.value(document))
+            if self._needs_lengths:
+                self._lengths.append(len(document.text))
+            if self.names is not None:
+                self.names.add(document.id)
+            yield document
+
+    def check(self, inputs: list[str], skips: Skips) -> None:
+        """Raises InputError for input without documents or without what the keep rule needs."""
+        source = ", ".join(inputs)
+        if not self._hashes:
+            raise NothingLeft(f"{source}: no documents in the input{skips.explain()}")
+        self._keep.check(source)
 
 
 def dedup(
@@ -41,104 +109,114 @@ def dedup(
     settings: DedupSettings,
     *,
     rejects: str | None = None,
+    indexes: tuple[str, ...] = (),
+    create_index: str | None = None,
     on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write the first document of each cluster of duplicates; returns the counts.
+    """Write one document of each cluster of duplicates; returns the counts.
 
     Survivors keep their order and, unless `cluster_ids`, their bytes. `rejects` gets the other
     documents, each with metadata.reject = {"rule": "exact" or "near", "value": survivor's id}, and
-    before them the malformed ones.
-    Raises InputError for bad input and for input without any document.
+    before them the malformed ones. What has a copy in one of `indexes` is dropped; `create_index`
+    gets a new one of these documents.
+    Raises InputError for bad input, for input without any document, and where nothing is left.
     """
+    if indexes and settings.verify_jaccard:
+        raise UsageError("verify_jaccard needs the texts of both documents; an index has none")
     destinations = [output] if rejects is None else [output, rejects]
-    recorder = Recorder("dedup", asdict(settings))
-    # A copy of every id in memory: collected only where ids will be written.
-    ids: list[str] | None = [] if settings.cluster_ids or rejects is not None else None
-    hashes = array("Q")
-    skips = Skips(on_error, adds_metadata=ids is not None)
-    with (
-        claim_outputs(destinations, force=force, is_directory=False),
-        open_rejects(rejects, force=force) as skips.sink,
-        Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips) as replay,
-    ):
+    recorder = Recorder("dedup", settings.decisive())
+    stored = [Stored(Path(index)) for index in indexes]
+    for index in stored:
+        recorder.read_path(index.path)
+    needs_ids = settings.cluster_ids or rejects is not None
+    gathered = Gathered(settings, needs_ids=needs_ids or create_index is not None)
+    skips = Skips(on_error, adds_metadata=needs_ids)
+    with ExitStack() as stack:
+        stack.enter_context(claim_outputs(destinations, force=force, is_directory=False))
+        folder = None
+        if create_index is not None:
+            folder = stack.enter_context(atomic_directory(create_index, force=force))
+        skips.sink = stack.enter_context(open_rejects(rejects, force=force))
+        replay = stack.enter_context(
+            Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips)
+        )
+        base = sum(index.num_documents for index in stored)
+        signatures = stack.enter_context(Signatures(settings.minhash, settings.memory, base))
+        for number, index in enumerate(stored):
+            index.attach(signatures, sum(one.num_documents for one in stored[:number]))
         with terminal.progress("dedup", unit="doc") as bar:
-            found = batches(_collect_ids(replay.documents(recorder.read), ids, hashes))
-            clusters = find_duplicates(_counted(found, bar), settings.minhash)
-        if clusters.root.size == 0:
-            raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
+            documents = gathered.watch(replay.documents(recorder.read))
+            for batch in _counted(batches(documents), bar):
+                signatures.add(batch)
+        gathered.check(inputs, skips)
+        clusters = cluster_documents(signatures, gathered, settings, replay)
+        if folder is not None and gathered.names is not None:
+            write_stored(folder, signatures, gathered.names, gathered.hashes)
         with open_output(output, force=force) as kept:
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
-            if ids is None:
-                _write_kept(replay, clusters, kept)
+            if needs_ids:
+                names = _all_names(stored, gathered.names)
+                write_named(replay.raw_records(), clusters, names, settings.cluster_ids, sinks)
             else:
-                _write_named(replay, clusters, ids, settings.cluster_ids, sinks)
+                write_kept(replay.raw_records(), clusters, kept)
+            _check_left(clusters, inputs, indexes)
             # All or none: neither output is published before both are written out.
             for sink in sinks:
                 sink.flush()
     counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
-    recorder.drops = _drop_log(clusters, np.frombuffer(hashes, np.uint64))
+    hashes = np.concatenate([*(index.hashes for index in stored), gathered.hashes])
+    recorder.drops = drop_log(clusters, hashes)
     for sink in sinks:
         recorder.wrote(sink)
     recorder.write_beside(*destinations)
     return counts
 
 
-def _collect_ids(
-    documents: Iterable[Document], ids: list[str] | None, hashes: array[int]
-) -> Iterator[Document]:
-    for document in documents:
-        hashes.append(document_hash(document.id))
-        if ids is not None:
-            ids.append(document.id)
-        yield document
+def cluster_documents(
+    signatures: Signatures, gathered: Gathered, settings: DedupSettings, replay: Replay
+) -> Clusters:
+    """The clusters of what was gathered, verified where the settings ask for it."""
+    root, same_text = signatures.link()
+    if settings.verify_jaccard:
+
+        def texts() -> Iterator[str]:
+            for raw in replay.raw_records():
+                yield orjson.loads(raw)[settings.text_key]
+
+        root = verify(
+            root,
+            same_text,
+            gathered.lengths,
+            texts,
+            n_grams=settings.minhash.n_grams,
+            threshold=settings.verify_jaccard,
+            memory=None if settings.memory is None else settings.memory // 2,
+        )
+    return as_clusters(root, same_text, values=gathered.values, base=signatures.base)
 
 
-def _drop_log(clusters: Clusters, hashes: npt.NDArray[np.uint64]) -> DropLog:
-    log = DropLog()
-    for rule, is_rule in (("exact", clusters.is_exact), ("near", ~clusters.is_exact)):
-        dropped = np.flatnonzero(~clusters.is_kept & is_rule)
-        log.add_twins(rule, hashes[dropped], hashes[clusters.root[dropped]])
-    return log
+def _all_names(stored: list[Stored], own: Names | None) -> Names:
+    """The ids of the indexes' documents, and then of those that were read."""
+    names = Names()
+    for index in stored:
+        names.extend(index.ids, index.id_offsets)
+    if own is not None:
+        names.extend(**own.arrays())
+    return names
+
+
+def _check_left(clusters: Clusters, inputs: list[str], indexes: tuple[str, ...]) -> None:
+    if not clusters.is_kept.any():
+        raise NothingLeft(
+            f"{', '.join(inputs)}: all {clusters.root.size:,} documents have copies in"
+            f" {', '.join(indexes)}",
+            clusters.counts(),
+        )
 
 
 def _counted(found: Iterable[Batch], bar: terminal.Progress) -> Iterator[Batch]:
     for batch in found:
         yield batch
         bar.update(len(batch.documents))
-
-
-def _write_kept(replay: Replay, clusters: Clusters, sink: OutputStream) -> None:
-    for raw, is_kept in zip(replay.raw_records(), clusters.is_kept.tolist(), strict=True):
-        if is_kept:
-            sink.write(raw + b"\n")
-
-
-def _write_named(
-    replay: Replay,
-    clusters: Clusters,
-    ids: list[str],
-    cluster_ids: bool,
-    sinks: list[OutputStream],
-) -> None:
-    """Write survivors to the first sink and the others to the second, if there is one."""
-    rows = zip(
-        replay.raw_records(),
-        clusters.root.tolist(),
-        clusters.size.tolist(),
-        clusters.is_exact.tolist(),
-        strict=True,
-    )
-    for number, (raw, root, size, is_exact) in enumerate(rows):
-        is_kept = root == number
-        if not is_kept and len(sinks) == 1:
-            continue
-        added: dict[str, Any] = {}
-        if cluster_ids:
-            added = {"cluster": ids[root], "cluster_size": size}
-        if not is_kept:
-            added["reject"] = {"rule": "exact" if is_exact else "near", "value": ids[root]}
-        where = f"document {ids[number]!r}"
-        record = add_metadata(raw, added, where) if added else raw
-        sinks[0 if is_kept else 1].write(record + b"\n")

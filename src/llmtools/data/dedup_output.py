@@ -1,0 +1,63 @@
+"""What dedup writes once the clusters are known: survivors, rejects, and the drop log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.data.dedup_index import Names
+from llmtools.data.duplicates import Clusters
+from llmtools.formats.drop_log import DropLog
+from llmtools.formats.json_edit import add_metadata
+from llmtools.formats.stream import OutputStream
+
+
+def write_kept(records: Iterable[bytes], clusters: Clusters, sink: OutputStream) -> None:
+    """Write the survivors as they are."""
+    for raw, is_kept in zip(records, clusters.is_kept.tolist(), strict=True):
+        if is_kept:
+            sink.write(raw + b"\n")
+
+
+def write_named(
+    records: Iterable[bytes],
+    clusters: Clusters,
+    names: Names,
+    cluster_ids: bool,
+    sinks: list[OutputStream],
+) -> None:
+    """Write survivors to the first sink and the others to the second, if there is one.
+
+    names: the ids of all documents, those of an index first.
+    """
+    rows = zip(
+        records,
+        clusters.root.tolist(),
+        clusters.size.tolist(),
+        clusters.is_exact.tolist(),
+        strict=True,
+    )
+    for number, (raw, root, size, is_exact) in enumerate(rows, clusters.base):
+        is_kept = root == number
+        if not is_kept and len(sinks) == 1:
+            continue
+        added: dict[str, Any] = {}
+        if cluster_ids:
+            added = {"cluster": names[root], "cluster_size": size}
+        if not is_kept:
+            added["reject"] = {"rule": "exact" if is_exact else "near", "value": names[root]}
+        where = f"document {names[number]!r}"
+        record = add_metadata(raw, added, where) if added else raw
+        sinks[0 if is_kept else 1].write(record + b"\n")
+
+
+def drop_log(clusters: Clusters, hashes: npt.NDArray[np.uint64]) -> DropLog:
+    """Each dropped document and its survivor; hashes: of the ids of all documents."""
+    log = DropLog()
+    for rule, is_rule in (("exact", clusters.is_exact), ("near", ~clusters.is_exact)):
+        dropped = np.flatnonzero(~clusters.is_kept & is_rule)
+        log.add_twins(rule, hashes[dropped + clusters.base], hashes[clusters.root[dropped]])
+    return log
