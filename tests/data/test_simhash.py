@@ -7,7 +7,7 @@ import pytest
 
 from llmtools.data import cluster
 from llmtools.data.cluster import components_reference, link_near, roots, singletons
-from llmtools.data.minhash import shingles_reference
+from llmtools.data.shingles import shingles_reference
 from llmtools.data.simhash import SimHashSettings, find_similar, fingerprint_reference, fingerprints
 from llmtools.errors import UsageError
 from text_batches import batch_of

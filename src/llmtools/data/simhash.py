@@ -19,7 +19,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.duplicates import Clusters
 from llmtools.data.exact import text_digests
 from llmtools.data.jit import kernel
-from llmtools.data.minhash import shingles
+from llmtools.data.shingles import shingles
 from llmtools.errors import UsageError
 
 Hashes = npt.NDArray[np.uint64]
@@ -60,7 +60,7 @@ def find_similar(batches: Iterable[Batch], settings: SimHashSettings) -> Cluster
     is_exact = cluster.roots(parents) != everyone
     cluster.link_near(parents, known, np.concatenate(values)[known], settings.max_distance)
     root = cluster.roots(parents)
-    return Clusters(root, np.bincount(root, minlength=root.size)[root], is_exact)
+    return Clusters(root, is_exact)
 
 
 def fingerprints(hashes: Hashes, offsets: npt.NDArray[np.int64]) -> Hashes:
