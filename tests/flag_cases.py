@@ -130,7 +130,11 @@ CASES: dict[str, dict[str, Case]] = {
         "--keep": Case("--keep newest", refused=(3, "no document has metadata.date")),
         "--verify-jaccard": Case("--verify-jaccard 0.9"),
         "--cluster-ids": Case("--cluster-ids"),
-        "--index": Case("--index old", after="dedup near.jsonl -o x --create-index old"),
+        "--index": Case(
+            "--index old",
+            after="dedup near.jsonl -o x --create-index old",
+            refused=(3, "have copies in old"),
+        ),
         "--create-index": Case("--create-index new"),
         "--explain": Case(instead="dedup near.jsonl --explain n1-1"),
         "--preset": Case("--preset olmo3"),
