@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
+from llmtools.data.ngram_arpa import MAGIC, load_arpa
 from llmtools.data.ngram_lm import FORMAT, NGramModel, load_model
+from llmtools.data.ngram_text import NORMALIZE
 from llmtools.errors import InputError, UsageError
 from llmtools.formats import tensor_header
+from llmtools.formats.manifest import read_manifest
 from llmtools.formats.stream import open_input
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
@@ -48,10 +51,12 @@ class NGramScorer:
         return {self.name: self.model.perplexities(texts)}
 
 
-def load_scorer(path: str, *, name: str | None = None) -> Scorer:
+def load_scorer(path: str, *, name: str | None = None, normalize: str | None = None) -> Scorer:
     """The scorer in a file; `name` replaces the name it has by itself.
 
-    Raises InputError for a file that is missing, damaged or no scorer.
+    normalize: what texts go through before an ARPA model sees them, which the file cannot say; as
+    the manifest beside it says where it is None, else nothing. Raises InputError for a file that is
+    missing, damaged or no scorer.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; name a language model or another scorer")
@@ -64,10 +69,20 @@ def load_scorer(path: str, *, name: str | None = None) -> Scorer:
         if kind == FORMAT:
             return NGramScorer(load_model(Path(path)), path, name)
         raise InputError(f"{path}: a safetensors file of another kind ({kind or 'unnamed'})")
+    if head.lstrip().startswith(MAGIC):
+        model = load_arpa(Path(path), normalize or _normalize_of(Path(path)))
+        return NGramScorer(model, path, name)
     raise InputError(
-        f"{path}: not a scorer (an n-gram language model of llm scorer train);"
+        f"{path}: not a scorer (an n-gram language model of llm scorer train, or an ARPA file);"
         f" it begins with {head[:16]!r}"
     )
+
+
+def _normalize_of(path: Path) -> str:
+    """What the manifest of an ARPA file says, 'none' where there is none."""
+    settings = (read_manifest(path) or {}).get("settings")
+    found = settings.get("normalize") if isinstance(settings, dict) else None
+    return found if found in NORMALIZE else "none"
 
 
 def load_ngram_model(path: str, option: str) -> NGramModel:
