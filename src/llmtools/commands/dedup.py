@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -16,6 +17,7 @@ from llmtools.commands.common import (
     Output,
     Rejects,
     Seed,
+    Shard,
     TextKey,
     byte_size,
     check_json_output,
@@ -27,9 +29,11 @@ from llmtools.commands.common import (
     show_plan,
 )
 from llmtools.errors import UsageError
+from llmtools.formats.skips import OnError
 from llmtools.formats.stream import STDIO
 
 if TYPE_CHECKING:
+    from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup_explain import Explanation
     from llmtools.data.minhash import MinHashSettings
 
@@ -107,6 +111,14 @@ def dedup(
         str | None,
         typer.Option(help="Spill keys to TMPDIR beyond this, as 4G.  [default: no limit]"),
     ] = None,
+    phase: Annotated[
+        Literal["sign", "match", "cluster", "apply"] | None,
+        typer.Option(help="Only one of four phases, in --work-dir, for --shard of the input."),
+    ] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option("--work-dir", help="What the phases leave for each other.")
+    ] = None,
+    shard: Shard = None,
     on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
     id_key: IdKey = "id",
@@ -135,6 +147,15 @@ def dedup(
         text_key=text_key,
         id_key=id_key,
     )
+    if phase is None and (work_dir is not None or shard is not None):
+        raise UsageError("--work-dir and --shard have no effect without --phase")
+    if phase is not None:
+        if explain is not None or index or create_index is not None or dry_run:
+            raise UsageError("--phase goes without --explain, indexes and --dry-run")
+        _run_phase(
+            phase, names, output, settings, work_dir, shard, rejects, on_error=on_error, force=force
+        )
+        return
     if explain is not None:
         if output != STDIO or rejects is not None or index or create_index is not None:
             raise UsageError("--explain writes no documents; leave -o, --rejects and indexes out")
@@ -174,6 +195,41 @@ def dedup(
         f"dedup: {counts['documents_kept']:,} of {counts['documents_in']:,} documents kept, "
         f"dropped {counts['dropped_exact']:,} exact and {counts['dropped_near']:,} near copies",
     )
+
+
+def _run_phase(
+    phase: str,
+    names: list[str],
+    output: str,
+    settings: DedupSettings,
+    work_dir: Path | None,
+    shard: str | None,
+    rejects: str | None,
+    *,
+    on_error: OnError,
+    force: bool,
+) -> None:
+    from llmtools.data import dedup_phases
+    from llmtools.shards.place import Place, parse_shard
+
+    if work_dir is None:
+        raise UsageError(f"--phase {phase} needs --work-dir, the directory that the phases share")
+    if phase != "apply" and (output != STDIO or rejects is not None):
+        raise UsageError(f"--phase {phase} writes to --work-dir alone; -o is for --phase apply")
+    if phase == "cluster" and shard is not None:
+        raise UsageError("--phase cluster is one for all shards; leave --shard out")
+    place = Place() if shard is None else parse_shard(shard)
+    work = dedup_phases.Work(work_dir, names, settings, None if phase == "cluster" else place)
+    if phase == "sign":
+        counts = dedup_phases.sign(work, on_error)
+    elif phase == "match":
+        counts = dedup_phases.match(work)
+    elif phase == "cluster":
+        counts = dedup_phases.link(work)
+    else:
+        counts = dedup_phases.apply(work, output, rejects=rejects, on_error=on_error, force=force)
+    said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items())
+    report(counts, f"dedup: {phase} {place.index}/{place.count}: {said}")
 
 
 def _minhash(

@@ -157,10 +157,11 @@ def dedup(
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
             if needs_ids:
                 names = _all_names(stored, gathered.names)
-                write_named(replay.raw_records(), clusters, names, settings.cluster_ids, sinks)
+                sizes = clusters.size if settings.cluster_ids else None
+                write_named(replay.raw_records(), clusters, names, sizes, sinks)
             else:
                 write_kept(replay.raw_records(), clusters, kept)
-            _check_left(clusters, inputs, indexes)
+            check_left(clusters, inputs, ", ".join(indexes))
             # All or none: neither output is published before both are written out.
             for sink in sinks:
                 sink.flush()
@@ -207,11 +208,11 @@ def _all_names(stored: list[Stored], own: Names | None) -> Names:
     return names
 
 
-def _check_left(clusters: Clusters, inputs: list[str], indexes: tuple[str, ...]) -> None:
+def check_left(clusters: Clusters, inputs: list[str], elsewhere: str) -> None:
+    """Raises NothingLeft where all documents have copies `elsewhere`."""
     if not clusters.is_kept.any():
         raise NothingLeft(
-            f"{', '.join(inputs)}: all {clusters.root.size:,} documents have copies in"
-            f" {', '.join(indexes)}",
+            f"{', '.join(inputs)}: all {clusters.root.size:,} documents have copies in {elsewhere}",
             clusters.counts(),
         )
 

@@ -9,7 +9,6 @@ the second against an index of the first, keeps what one run over both keeps.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def write_stored(
     signatures: Signatures,
     names: Names,
     hashes: npt.NDArray[np.uint64],
-    values: Sequence[float] | None = None,
+    values: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Write the signatures of the documents that were added, in a directory that exists."""
     for name, bands in ((NEAR, signatures.near), (EXACT, signatures.exact)):
@@ -136,7 +135,7 @@ def write_stored(
             bands.save(file, signatures.base)
     arrays: dict[str, np.ndarray] = {"hashes": hashes, **names.arrays()}
     if values is not None:
-        arrays["values"] = np.array(values, np.float64)
+        arrays["values"] = values
     metadata = {
         "format": FORMAT,
         "settings": orjson.dumps(asdict(signatures.settings)).decode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,17 +27,18 @@ def write_named(
     records: Iterable[bytes],
     clusters: Clusters,
     names: Names,
-    cluster_ids: bool,
+    sizes: npt.NDArray[np.int64] | None,
     sinks: list[OutputStream],
 ) -> None:
     """Write survivors to the first sink and the others to the second, if there is one.
 
-    names: the ids of all documents, those of an index first.
+    names: the ids of all documents, those of an index first. sizes: (D,) of the clusters, where
+    survivors are to name them.
     """
     rows = zip(
         records,
         clusters.root.tolist(),
-        clusters.size.tolist(),
+        (itertools.repeat(0, clusters.root.size) if sizes is None else sizes.tolist()),
         clusters.is_exact.tolist(),
         strict=True,
     )
@@ -45,7 +47,7 @@ def write_named(
         if not is_kept and len(sinks) == 1:
             continue
         added: dict[str, Any] = {}
-        if cluster_ids:
+        if sizes is not None:
             added = {"cluster": names[root], "cluster_size": size}
         if not is_kept:
             added["reject"] = {"rule": "exact" if is_exact else "near", "value": names[root]}

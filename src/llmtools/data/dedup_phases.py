@@ -1,0 +1,303 @@
+"""Deduplication in four phases, each a command of its own, for many machines and one directory.
+
+    sign     shard i of n: read documents, write their keys                 sign-00002-of-00008/
+    match    shard i of n: its range of all keys to pairs of documents      match-00002-of-00008...
+    cluster  once: pairs to clusters                                        clusters.safetensors
+    apply    shard i of n: read the documents again, write the survivors    its output
+
+A shard is a run of whole input files, about equal in bytes. What is done is there whole and is not
+done again; `dedup.json` holds the settings and inputs that all phases must agree on. The outputs of
+`apply`, one after another, are the bytes of one run without phases.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from llmtools import terminal
+from llmtools.data import cluster
+from llmtools.data.bands import END
+from llmtools.data.batch import batches
+from llmtools.data.dedup import DedupSettings, Gathered, check_left
+from llmtools.data.dedup_index import Names, Stored, write_stored
+from llmtools.data.dedup_output import drop_log, write_kept, write_named
+from llmtools.data.duplicates import Clusters, Signatures, as_clusters
+from llmtools.errors import InputError, UsageError
+from llmtools.formats import tensor_header
+from llmtools.formats.document import read_documents
+from llmtools.formats.malformed import NothingLeft
+from llmtools.formats.manifest import Recorder, read_manifest
+from llmtools.formats.replay import Replay
+from llmtools.formats.skips import OnError, Skips, open_rejects
+from llmtools.formats.stream import (
+    STDIO,
+    atomic_directory,
+    claim_outputs,
+    open_output,
+    write_file,
+)
+from llmtools.formats.tokens import typed_view
+from llmtools.shards.place import Place
+
+PLAN = "dedup.json"
+CLUSTERS = "clusters.safetensors"
+FORMAT = "llmtools/dedup@1"
+
+
+class Work:
+    """The work directory: which files each shard reads, and where each phase writes.
+
+    place: which shard this is; None where the phase is one for all.
+    """
+
+    def __init__(
+        self, folder: Path, inputs: Sequence[str], settings: DedupSettings, place: Place | None
+    ) -> None:
+        if settings.verify_jaccard:
+            raise UsageError("verify_jaccard compares texts of all shards; run dedup in one piece")
+        files = [name for name in inputs if name != STDIO and os.path.isfile(name)]
+        if len(files) < len(inputs):
+            raise UsageError("phases read their input more than once; name regular files")
+        self.folder, self.settings = folder, settings
+        old = self._plan()
+        self.place = place or Place(count=int(old.get("shards", 1)))
+        sizes = [os.path.getsize(file) for file in files]
+        self._shares = _shares(files, sizes, self.place.count)
+        plan = {
+            "format": FORMAT,
+            "shards": self.place.count,
+            "settings": settings.decisive(),
+            "inputs": dict(zip(files, sizes, strict=True)),
+        }
+        self._agree(old, orjson.loads(orjson.dumps(plan)))
+
+    def _plan(self) -> dict[str, Any]:
+        """What the earlier phases had, {} where there was none."""
+        path = self.folder / PLAN
+        if not path.exists():
+            return {}
+        try:
+            plan = orjson.loads(path.read_bytes())
+        except orjson.JSONDecodeError as fault:
+            raise InputError(f"{path}: not JSON: {fault.msg}") from fault
+        if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+            raise InputError(f"{path}: not the plan of a dedup in phases")
+        return plan
+
+    def _agree(self, old: dict[str, Any], plan: dict[str, Any]) -> None:
+        """Write the plan, or check that it is what the earlier phases had."""
+        if not old:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_file(self.folder / PLAN, orjson.dumps(plan, option=orjson.OPT_INDENT_2))
+            return
+        changed = [key for key, value in plan.items() if old.get(key) != value]
+        if changed:
+            details = "; ".join(f"{key}: was {old.get(key)}, now {plan[key]}" for key in changed)
+            raise UsageError(f"{self.folder} holds phases of other {', '.join(changed)}: {details}")
+
+    @property
+    def inputs(self) -> list[str]:
+        """The files of this shard."""
+        return self._shares[self.place.index]
+
+    def path(self, phase: str, index: int | None = None) -> Path:
+        """Where a shard of a phase writes; this one's, unless `index` says another."""
+        number = self.place.index if index is None else index
+        return self.folder / f"{phase}-{number:05d}-of-{self.place.count:05d}"
+
+    def all_of(self, phase: str) -> list[Path]:
+        """The outputs of all shards of a phase; raises InputError where some are missing."""
+        paths = [self.path(phase, index) for index in range(self.place.count)]
+        missing = [str(i) for i, path in enumerate(paths) if not path.exists()]
+        if missing:
+            shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+            raise InputError(
+                f"{self.folder}: phase {phase} is not done for shards {shown} of {len(paths)}"
+            )
+        return paths
+
+    def stored(self) -> list[Stored]:
+        """What the phase sign wrote, shard by shard."""
+        return [Stored(path) for path in self.all_of("sign")]
+
+
+def _shares(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:
+    """Files in `count` runs of about equal bytes, in order; there may be empty ones."""
+    total = max(1, sum(sizes))
+    shares: list[list[str]] = [[] for _ in range(count)]
+    before = 0
+    for file, size in zip(files, sizes, strict=True):
+        # By the middle of the file, so that the shares' ends are off by half a file at most.
+        shares[min(count - 1, (2 * before + size) * count // (2 * total))].append(file)
+        before += size
+    return shares
+
+
+def sign(work: Work, on_error: OnError = "fail") -> dict[str, Any]:
+    """Write the keys of this shard's documents; returns the counts."""
+    settings = work.settings
+    target = work.path("sign")
+    if target.exists():
+        return {"documents": Stored(target).num_documents, "done_before": True}
+    recorder = Recorder("dedup", {"phase": "sign", **settings.decisive()})
+    gathered = Gathered(settings, needs_ids=True)
+    skips = Skips(on_error)
+    with (
+        atomic_directory(str(target)) as folder,
+        Signatures(settings.minhash, settings.memory) as signatures,
+        terminal.progress("sign", unit="doc") as bar,
+    ):
+        documents = read_documents(
+            work.inputs,
+            text_key=settings.text_key,
+            id_key=settings.id_key,
+            on_read=recorder.read,
+            skips=skips,
+        )
+        for batch in batches(gathered.watch(documents)):
+            signatures.add(batch)
+            bar.update(len(batch.documents))
+        assert gathered.names is not None
+        write_stored(folder, signatures, gathered.names, gathered.hashes, gathered.values)
+        counts = {"documents": signatures.num_documents, "documents_skipped": skips.count}
+        recorder.count(**counts)
+        recorder.wrote_tree(folder)
+        recorder.write_beside(folder)
+    return counts
+
+
+def match(work: Work) -> dict[str, Any]:
+    """Write the pairs of documents that share a key of this shard's range; returns the counts."""
+    target = work.path("match")
+    if target.exists():
+        return {"done_before": True}
+    low, high = (END * (work.place.index + i) // work.place.count for i in range(2))
+    with Signatures(work.settings.minhash, work.settings.memory) as signatures:
+        base = 0
+        for stored in work.stored():
+            stored.attach(signatures, base)
+            base += stored.num_documents
+        found: dict[str, np.ndarray] = {}
+        for name, bands in (("exact", signatures.exact), ("near", signatures.near)):
+            pairs = [np.empty((0, 2), np.int64)]
+            for band in range(bands.num_bands):
+                for documents, keys in bands.chunks(band, low, high):
+                    pairs.append(cluster.equal_pairs(documents, keys))
+            found[name] = np.unique(np.concatenate(pairs), axis=0)
+    _write(target, found)
+    return {f"pairs_{name}": len(pairs) for name, pairs in found.items()}
+
+
+def link(work: Work) -> dict[str, Any]:
+    """Write the clusters of all documents; returns the counts."""
+    stored = work.stored()
+    parents = cluster.singletons(sum(one.num_documents for one in stored))
+    if not parents.size:
+        raise NothingLeft(f"{work.folder}: no documents in the input")
+    matched = [_read(path, ("exact", "near"), "I64", 2) for path in work.all_of("match")]
+    for pairs in matched:
+        _link(parents, pairs["exact"], work.folder)
+    same_text = cluster.roots(parents)
+    for pairs in matched:
+        _link(parents, pairs["near"], work.folder)
+    values = [one.values for one in stored if one.values is not None]
+    found = as_clusters(
+        cluster.roots(parents), same_text, values=np.concatenate(values) if values else None
+    )
+    arrays = {
+        "root": found.root.astype(np.int64),
+        "is_exact": found.is_exact.astype(np.int64),
+        "size": found.size,
+    }
+    _write(work.folder / CLUSTERS, arrays)
+    return found.counts()
+
+
+def _link(parents: cluster.Roots, pairs: np.ndarray, folder: Path) -> None:
+    if pairs.size and not 0 <= pairs.min() <= pairs.max() < parents.size:
+        raise InputError(f"{folder}: pairs of documents that are not there; sign has changed")
+    cluster.link_pairs(parents, pairs)
+
+
+def apply(
+    work: Work,
+    output: str,
+    *,
+    rejects: str | None = None,
+    on_error: OnError = "fail",
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write this shard's survivors; returns the counts, raises NothingLeft where there are none."""
+    settings = work.settings
+    stored = work.stored()
+    base = sum(one.num_documents for one in stored[: work.place.index])
+    count = stored[work.place.index].num_documents
+    names, hashes = Names(), np.concatenate([one.hashes for one in stored])
+    needs_names = settings.cluster_ids or rejects is not None
+    for one in stored if needs_names else ():
+        names.extend(one.ids, one.id_offsets)
+    if not (work.folder / CLUSTERS).exists():
+        raise InputError(f"{work.folder}: phase cluster is not done")
+    arrays = _read(work.folder / CLUSTERS, ("root", "is_exact", "size"), "I64", 1)
+    own = {name: array[base : base + count] for name, array in arrays.items()}
+    clusters = Clusters(own["root"], own["is_exact"].astype(np.bool_), base)
+    destinations = [output] if rejects is None else [output, rejects]
+    recorder = Recorder("dedup", {"phase": "apply", **settings.decisive()})
+    skips = Skips(on_error, adds_metadata=needs_names)
+    with ExitStack() as stack:
+        stack.enter_context(claim_outputs(destinations, force=force, is_directory=False))
+        skips.sink = stack.enter_context(open_rejects(rejects, force=force))
+        replay = stack.enter_context(
+            Replay(work.inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips)
+        )
+        read = sum(1 for _ in replay.documents(recorder.read))
+        signed = read_manifest(work.path("sign")) or {}
+        if read != count or _digests(recorder.inputs) != _digests(signed.get("inputs", [])):
+            raise InputError(f"{', '.join(work.inputs)}: changed since the phase sign")
+        kept = stack.enter_context(open_output(output, force=force))
+        sinks = [kept] if skips.sink is None else [kept, skips.sink]
+        if needs_names:
+            sizes = own["size"] if settings.cluster_ids else None
+            write_named(replay.raw_records(), clusters, names, sizes, sinks)
+        else:
+            write_kept(replay.raw_records(), clusters, kept)
+        check_left(clusters, work.inputs, "other shards")
+        for sink in sinks:
+            sink.flush()
+    counts = clusters.counts() | {"documents_skipped": skips.count}
+    recorder.count(**counts)
+    recorder.drops = drop_log(clusters, hashes)
+    for sink in sinks:
+        recorder.wrote(sink)
+    recorder.write_beside(*destinations)
+    return counts
+
+
+def _digests(entries: Sequence[dict[str, Any]]) -> list[str]:
+    return [entry["digest"] for entry in entries]
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open_output(str(path), force=True, compress=False) as out:
+        for piece in tensor_header.dump(arrays, {"format": FORMAT}):
+            out.write(piece)
+
+
+def _read(path: Path, names: Sequence[str], dtype: str, num_dims: int) -> dict[str, np.ndarray]:
+    """Tensors of one file; raises InputError where they are not all there."""
+    with open(path, "rb") as file:
+        header = tensor_header.read_header(file, str(path))
+        if header is None or header.metadata.get("format") != FORMAT:
+            raise InputError(f"{path}: not written by a phase of dedup")
+        data = tensor_header.read_exactly(file, header.data_bytes, str(path))
+    found = {name: typed_view(header, data, name, (dtype,), num_dims, str(path)) for name in names}
+    if num_dims == 2 and any(array.shape[1] != 2 for array in found.values()):
+        raise InputError(f"{path}: not pairs")
+    return found

@@ -1,0 +1,97 @@
+"""dedup in phases: the shards' outputs, one after another, are those of one run."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from support import assert_user_error, run_llm
+
+
+def write_corpus(folder: Path, num_files: int = 5) -> list[Path]:
+    """Files of uneven length, with copies within and across them."""
+    draw = random.Random(2)
+    texts = [" ".join(draw.choices("abcdefghijklmnop", k=40)) for _ in range(30)]
+    paths = []
+    for number in range(num_files):
+        records = []
+        for n in range(4 + 9 * number):
+            text = draw.choice(texts) + draw.choice(["", " and", " and a tail of more words"])
+            fields = {"id": f"{number}-{n}", "text": text, "metadata": {"q": draw.randrange(9)}}
+            records.append(json.dumps(fields) + "\n")
+        paths.append(folder / f"part-{number}.jsonl")
+        paths[-1].write_text("".join(records))
+    return paths
+
+
+def run_phases(paths: list[Path], work: Path, count: int, *flags: str) -> list[Path]:
+    """All phases; returns the outputs of the shards that have one."""
+    for phase in ("sign", "match"):
+        for index in reversed(range(count)):
+            place = ("--work-dir", work, "--shard", f"{index}/{count}")
+            run_llm("dedup", *paths, "--phase", phase, *place, *flags)
+    run_llm("dedup", *paths, "--phase", "cluster", "--work-dir", work, *flags)
+    outputs = []
+    for index in range(count):
+        place = ("--work-dir", work, "--shard", f"{index}/{count}")
+        output = work / f"out-{index}.jsonl"
+        rejects = ("--rejects", work / f"rejects-{index}.jsonl")
+        done = run_llm(
+            *("dedup", *paths, "--phase", "apply", *place, *flags, *rejects, "-o", output),
+            check=False,
+        )
+        assert done.returncode in (0, 3), done.stderr
+        outputs.append(output)
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("count", "flags"),
+    [(1, ("--cluster-ids",)), (3, ("--keep", "metadata.q", "--memory", "256M"))],
+)
+def test_shards_together_are_one_run(tmp_path: Path, count: int, flags: tuple[str, ...]) -> None:
+    paths = write_corpus(tmp_path)
+    rejects = tmp_path / "rejects.jsonl"
+    whole = run_llm("dedup", *paths, "--rejects", rejects, *flags).stdout
+    outputs = run_phases(paths, tmp_path / "work", count, *flags)
+    assert b"".join(path.read_bytes() for path in outputs if path.exists()) == whole
+    parts = [tmp_path / "work" / f"rejects-{index}.jsonl" for index in range(count)]
+    assert b"".join(path.read_bytes() for path in parts if path.exists()) == rejects.read_bytes()
+
+
+def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
+    paths = write_corpus(tmp_path)
+    line = ("dedup", *paths, "--phase", "sign", "--work-dir", tmp_path / "work")
+    run_llm(*line)
+    assert b"done before" in run_llm(*line).stderr
+
+
+def test_phases_refuse_what_does_not_fit(tmp_path: Path) -> None:
+    paths = write_corpus(tmp_path, 2)
+    work = ("--work-dir", tmp_path / "work")
+
+    def fails(code: int, mention: str, *args: str | Path) -> None:
+        assert_user_error(run_llm("dedup", *args, check=False), code, mention)
+
+    fails(2, "needs --work-dir", *paths, "--phase", "sign")
+    fails(2, "no effect without --phase", *paths, *work)
+    fails(2, "name regular files", "-", "--phase", "sign", *work)
+    fails(2, "write I/N", *paths, "--phase", "sign", *work, "--shard", "2/2")
+    run_llm("dedup", *paths, "--phase", "sign", *work, "--shard", "0/2")
+    fails(3, "not done for shards 1 of 2", *paths, "--phase", "match", *work, "--shard", "0/2")
+    fails(2, "of other shards", *paths, "--phase", "sign", *work, "--shard", "1/3")
+    fails(2, "of other inputs", paths[0], "--phase", "sign", *work, "--shard", "1/2")
+    changed = (*paths, "--phase", "sign", *work, "--shard", "1/2", "--seed", "4")
+    fails(2, "of other settings", *changed)
+    run_llm("dedup", *paths, "--phase", "sign", *work, "--shard", "1/2")
+    fails(3, "phase match is not done", *paths, "--phase", "cluster", *work)
+    for index in range(2):
+        run_llm("dedup", *paths, "--phase", "match", *work, "--shard", f"{index}/2")
+    fails(3, "phase cluster is not done", *paths, "--phase", "apply", *work, "--shard", "0/2")
+    run_llm("dedup", *paths, "--phase", "cluster", *work)
+    data = paths[0].read_bytes()
+    paths[0].write_bytes(data.replace(b"a", b"z", 1))
+    fails(3, "changed since the phase sign", *paths, "--phase", "apply", *work, "--shard", "0/2")
