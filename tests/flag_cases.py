@@ -53,6 +53,7 @@ LANGUAGE = (
     " --rejects rejects -o out"
 )
 LABEL = "filter varied.jsonl --rules classifier --keep-label en:0.17 --rejects rejects -o out"
+CLASSES = "scorer train rated.jsonl --kind classifier -o out.bin"
 QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out --json"
 UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
@@ -164,6 +165,18 @@ CASES: dict[str, dict[str, Case]] = {
         "--normalize": Case("--normalize none"),
         "--prune": Case("--prune 0,8"),
         "--held-out": Case("--held-out varied.jsonl"),
+        "--label-key": Case("--label-key other", CLASSES),
+        "--val-fraction": Case("--val-fraction 0.5", CLASSES),
+        "--dim": Case("--dim 8", CLASSES),
+        "--word-ngrams": Case("--word-ngrams 1", CLASSES),
+        "--min-chars": Case("--min-chars 2", CLASSES + " --max-chars 3"),
+        "--max-chars": Case("--max-chars 3", CLASSES),
+        "--num-buckets": Case("--num-buckets 9", CLASSES),
+        "--max-words": Case("--max-words 3", CLASSES),
+        "--min-count": Case("--min-count 3", CLASSES),
+        "--epochs": Case("--epochs 1", CLASSES),
+        "--learning-rate": Case("--learning-rate 0.1", CLASSES),
+        "--seed": Case("--seed 2", CLASSES),
         "--text-key": Case("--text-key body"),
         **_skips("scorer train"),
     },

@@ -90,6 +90,10 @@ def write_texts(folder: Path) -> None:
     ]
     lines(folder / "docs.jsonl", docs)
     lines(folder / "more.jsonl", docs[:3])
+    rated = [
+        {"text": text, "label": n % 2, "other": n < 3} for n, text in enumerate([*varied, *bodies])
+    ]
+    lines(folder / "rated.jsonl", rated)
     (folder / "bad.jsonl").write_bytes(b"\n".join([*GOOD, *list(BAD.values())[:3]]) + b"\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from llmtools.commands.common import (
     Inputs,
     OnErrorFlag,
     Rejects,
+    Seed,
     TextKey,
     check_json_output,
     command,
@@ -44,16 +45,18 @@ def _counts(option: str, given: str) -> tuple[int, ...]:
     examples=[
         "llm scorer train wiki.jsonl.zst --held-out crawl.jsonl.zst -o lm.safetensors",
         "llm scorer train wiki.jsonl.zst --order 3 --prune 0,0,1 -o lm.arpa",
+        "llm scorer train rated.jsonl --kind classifier --label-key quality -o quality.bin",
     ],
 )
 def train(
     *,
     inputs: Inputs = None,
     output: Annotated[
-        str, typer.Option("-o", "--output", help="The .safetensors or .arpa file to write.")
+        str, typer.Option("-o", "--output", help="The .safetensors, .arpa or .bin file to write.")
     ],
     kind: Annotated[
-        Literal["ngram"], typer.Option("--kind", help="ngram: a language model, for perplexity.")
+        Literal["ngram", "classifier"],
+        typer.Option("--kind", help="A language model, for perplexity; a fastText classifier."),
     ] = "ngram",
     order: Annotated[
         int, typer.Option("--order", min=1, max=16, help="ngram: words of the longest n-grams.")
@@ -69,6 +72,42 @@ def train(
         list[str] | None,
         typer.Option("--held-out", help="ngram: take the percentiles from these documents."),
     ] = None,
+    label_key: Annotated[
+        str,
+        typer.Option("--label-key", help="classifier: the label's field, as metadata.quality."),
+    ] = "label",
+    val_fraction: Annotated[
+        float,
+        typer.Option("--val-fraction", help="classifier: share of documents held out to judge it."),
+    ] = 0.1,
+    dim: Annotated[
+        int, typer.Option("--dim", min=1, help="classifier: numbers for each word and n-gram.")
+    ] = 16,
+    word_ngrams: Annotated[
+        int, typer.Option("--word-ngrams", min=1, help="classifier: words of the longest n-grams.")
+    ] = 2,
+    min_chars: Annotated[
+        int, typer.Option("--min-chars", min=0, help="classifier: shortest n-gram of characters.")
+    ] = 0,
+    max_chars: Annotated[
+        int, typer.Option("--max-chars", min=0, help="classifier: longest; 0 is none of them.")
+    ] = 0,
+    num_buckets: Annotated[
+        int, typer.Option("--num-buckets", min=1, help="classifier: places for hashed n-grams.")
+    ] = 200_000,
+    max_words: Annotated[
+        int, typer.Option("--max-words", min=0, help="classifier: most frequent words to know.")
+    ] = 100_000,
+    min_count: Annotated[
+        int, typer.Option("--min-count", min=1, help="classifier: occurrences of such a word.")
+    ] = 2,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="classifier: passes over the documents.")
+    ] = 5,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="classifier: at first; it falls to 0.")
+    ] = 1.0,
+    seed: Seed = 1,
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
@@ -81,6 +120,18 @@ def train(
         raise UsageError("a scorer is a file; name it with -o lm.safetensors")
     check_json_output(rejects)
     lean_process()
+    shared: dict[str, Any] = {
+        "rejects": rejects, "on_error": on_error, "text_key": text_key, "force": force,
+    }  # fmt: skip
+    if kind == "classifier":
+        training = {
+            "dim": dim, "word_ngrams": word_ngrams, "min_chars": min_chars, "max_chars": max_chars,
+            "buckets": num_buckets, "max_words": max_words, "min_count": min_count,
+            "epochs": epochs, "learning_rate": learning_rate, "seed": seed,
+        }  # fmt: skip
+        labels = {"label_key": label_key, "val_fraction": val_fraction}
+        _train_classifier(names, output, training, labels, shared, dry_run)
+        return
     from llmtools.data.ngram_estimate import NGramSettings
     from llmtools.data.ngram_train import train_ngram_model
 
@@ -88,28 +139,9 @@ def train(
     if dry_run:
         from llmtools.plan.data import plan_scorer_train
 
-        show_plan(
-            plan_scorer_train(
-                names,
-                output,
-                rejects=rejects,
-                on_error=on_error,
-                text_key=text_key,
-                order=order,
-                force=force,
-            )
-        )
+        show_plan(plan_scorer_train(names, output, order=order, **shared))
         return
-    counts = train_ngram_model(
-        names,
-        output,
-        settings,
-        held_out=held_out,
-        rejects=rejects,
-        on_error=on_error,
-        text_key=text_key,
-        force=force,
-    )
+    counts = train_ngram_model(names, output, settings, held_out=held_out, **shared)
     if counts["fallback_orders"]:
         listed = ", ".join(map(str, counts["fallback_orders"]))
         terminal.warn(
@@ -120,4 +152,37 @@ def train(
         counts,
         f"{output}: {sum(counts['ngrams']):,} n-grams up to order {len(counts['ngrams'])},"
         f" {counts['words']:,} words, from {counts['documents']:,} documents",
+    )
+
+
+def _train_classifier(
+    names: list[str],
+    output: str,
+    training: dict[str, Any],
+    labels: dict[str, Any],
+    shared: dict[str, Any],
+    dry_run: bool,
+) -> None:
+    from llmtools.data.classifier import ClassifierTraining
+    from llmtools.data.classifier_train import check_suffix, train_classifier_file
+
+    settings = ClassifierTraining(**training)
+    check_suffix(output)
+    if dry_run:
+        from llmtools.plan.data import plan_classifier_train
+
+        rows = settings.buckets + settings.max_words
+        show_plan(plan_classifier_train(names, output, rows * settings.dim, **shared))
+        return
+    counts = train_classifier_file(names, output, settings, **labels, **shared)
+    judged = "nothing was held out to judge it"
+    if counts["held_out"]:
+        judged = (
+            f"on {counts['held_out']:,} held out: accuracy {counts['accuracy']:.4f},"
+            f" AUC {counts['auc']:.4f}"
+        )
+    report(
+        counts,
+        f"{output}: {len(counts['labels'])} labels, {counts['words']:,} words, from"
+        f" {counts['documents']:,} documents; {judged}",
     )

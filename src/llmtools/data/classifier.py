@@ -27,7 +27,7 @@ _NO_NUL = bytes.maketrans(b"\0", b" ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifierSettings:
+class ClassifierTraining:
     """The size of the model and how long it is trained.
 
     dim: numbers in a row. buckets: rows of n-grams, which share them by hash. word_ngrams: longest
@@ -43,8 +43,8 @@ class ClassifierSettings:
     max_words: int = 100_000
     min_count: int = 2
     epochs: int = 5
-    learning_rate: float = 0.5
-    seed: int = 0
+    learning_rate: float = 1.0
+    seed: int = 1
 
     def __post_init__(self) -> None:
         limits = {
@@ -80,7 +80,7 @@ class Trained:
 
 
 def train_classifier(
-    texts: Sequence[bytes], labels: Sequence[str], settings: ClassifierSettings
+    texts: Sequence[bytes], labels: Sequence[str], settings: ClassifierTraining
 ) -> Trained:
     """A classifier of these texts, UTF-8; raises InputError where fewer than two labels are given.
 
@@ -141,7 +141,7 @@ def train_classifier(
     return Trained(file=file, word_counts=counted, losses=losses)
 
 
-def count_words(texts: Sequence[bytes], settings: ClassifierSettings) -> list[tuple[bytes, int]]:
+def count_words(texts: Sequence[bytes], settings: ClassifierTraining) -> list[tuple[bytes, int]]:
     """The words that get a row, most frequent first, `</s>` among them as often as there are texts.
 
     fastText puts one at the end of each text.

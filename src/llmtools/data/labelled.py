@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document
+from llmtools.formats.document import Document, read_documents
 from llmtools.formats.malformed import MalformedRecord, kind_of
 from llmtools.formats.skips import Skips
+from llmtools.formats.stream import InputStream
 
 Integers = npt.NDArray[np.int64]
 
 
-def with_labels(
-    documents: Iterable[Document], label_key: str, skips: Skips
-) -> Iterator[tuple[Document, Any]]:
-    """Each document and the value of its field `label_key`, dots for fields inside of fields.
+T = TypeVar("T")
 
-    A document without it is malformed: InputError, or `skips` drops it.
+
+def labelled_documents(
+    inputs: list[str],
+    label_key: str,
+    convert: Callable[[Document, Any], T],
+    *,
+    text_key: str,
+    on_read: Callable[[InputStream], None],
+    skips: Skips,
+) -> Iterator[tuple[Document, T]]:
+    """Each document and its label: the field `label_key`, dots for fields inside of fields.
+
+    A document without a label, or whose label `convert` refuses, is malformed: InputError, or
+    `skips` drops it.
     """
-    for document in documents:
+    for document in read_documents(inputs, text_key=text_key, on_read=on_read, skips=skips):
         value: Any = document.fields
         for name in label_key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
-        if value is None:
-            found = ", ".join(map(repr, document.fields))
-            reason = f"no field {label_key!r} (fields: {found}); name it with --label-key"
-            skips.drop(MalformedRecord(document.where, reason, document.raw))
+        try:
+            if value is None:
+                found = ", ".join(map(repr, document.fields))
+                reason = f"no field {label_key!r} (fields: {found}); name it with --label-key"
+                raise MalformedRecord(document.where, reason, document.raw)
+            label = convert(document, value)
+        except MalformedRecord as fault:
+            skips.drop(fault)
             continue
-        yield document, value
+        yield document, label
 
 
 def as_class(document: Document, value: Any) -> str:

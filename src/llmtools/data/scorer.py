@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
+from llmtools.data.fasttext import FastText
 from llmtools.data.ngram_arpa import MAGIC, load_arpa
 from llmtools.data.ngram_lm import FORMAT, NGramModel, load_model
 from llmtools.data.ngram_text import NORMALIZE
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import InputError, UsageError, did_you_mean
 from llmtools.formats import tensor_header
+from llmtools.formats.fasttext import is_fasttext
 from llmtools.formats.manifest import read_manifest
 from llmtools.formats.stream import open_input
 
@@ -51,6 +53,39 @@ class NGramScorer:
         return {self.name: self.model.perplexities(texts)}
 
 
+MOST_LABELS = 20
+
+
+class ClassifierScorer:
+    """The scores of a fastText classifier's labels, or of one of them."""
+
+    def __init__(self, model: FastText, where: str, label: str | None, name: str | None) -> None:
+        if label is not None and label not in model.labels:
+            raise UsageError(
+                f"{where}:{label}: {where} has no label {label!r}"
+                f"{did_you_mean(label, model.labels)}"
+            )
+        if label is None and len(model.labels) > MOST_LABELS:
+            raise UsageError(
+                f"{where} has {len(model.labels)} labels; name one, as {where}:{model.labels[0]}"
+            )
+        self.where = where
+        self._model = model
+        labels = model.labels if label is None else [label]
+        self._columns = {
+            (one if name is None else name if label is not None else f"{name}_{one}"):
+            model.labels.index(one)
+            for one in labels
+        }  # fmt: skip
+        self.name = next(iter(self._columns))
+
+    def score(self, batch: Batch) -> Scores:
+        found = self._model.scores(batch.buffer, batch.offsets).astype(np.float64)
+        # No row of the model stands for anything in such a text.
+        found[found.max(axis=1) == 0] = np.nan
+        return {name: found[:, column] for name, column in self._columns.items()}
+
+
 def load_scorer(path: str, *, name: str | None = None, normalize: str | None = None) -> Scorer:
     """The scorer in a file; `name` replaces the name it has by itself.
 
@@ -58,10 +93,17 @@ def load_scorer(path: str, *, name: str | None = None, normalize: str | None = N
     the manifest beside it says where it is None, else nothing. Raises InputError for a file that is
     missing, damaged or no scorer.
     """
+    label = None
+    if not Path(path).is_file() and ":" in path:
+        path, _, label = path.rpartition(":")
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; name a language model or another scorer")
     with open_input(path) as stream:
         head = stream.peek(64)[:64]
+    if is_fasttext(head):
+        return ClassifierScorer(FastText.load(Path(path)), path, label, name)
+    if label is not None:
+        raise UsageError(f"{path}:{label}: only classifiers have labels, and {path} is none")
     if tensor_header.is_container(head):
         with open(path, "rb") as file:
             header = tensor_header.read_header(file, path)

@@ -111,6 +111,11 @@ class FastTextFile:
     outputs: Floats | QuantMatrix
 
 
+def is_fasttext(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (four or more) can be a fastText model."""
+    return head[:4] == struct.pack("<i", MAGIC)
+
+
 def read_fasttext(path: Path) -> FastTextFile:
     """A model file; the input matrix stays in the mapped file where it is stored as floats.
 

@@ -73,6 +73,8 @@ DEDUP_ID = 64
 # Bytes for each byte of input and each order.
 NGRAM_MEMORY = 9.0
 NGRAM_DISK = 2.4
+# The record, the text twice, its words and the rows of its n-grams.
+CLASSIFIER_MEMORY = 6.0
 # Copies of a shard's rows while it is written: the rows, the array, its bytes, the block.
 SHARD_COPIES = 5
 
@@ -277,6 +279,37 @@ def plan_scorer_train(
         time=_time("scorer train", sizes.content),
         outputs=_outputs(output, rejects),
         facts=_facts(names, sizes.content, order=order),
+    )
+
+
+def plan_classifier_train(
+    names: list[str],
+    output: str,
+    num_weights: int,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    force: bool,
+) -> Plan:
+    """Memory is that of the texts, their n-grams and the weights; disk that of the weights."""
+    check_rejects(output, rejects, on_error, force=force)
+    _check_files(_outputs(output, rejects), force=force)
+    sample_documents(names, text_key=text_key, on_error=on_error)
+    sizes = measure_inputs(names)
+    weights = 4 * num_weights
+    memory = UNKNOWN_INPUT
+    if sizes.content is not None:
+        value = COSTS["score"].memory + 2 * weights + CLASSIFIER_MEMORY * sizes.content
+        basis = f"{CLASSIFIER_MEMORY:g} bytes for each byte of input, and the weights twice"
+        memory = Estimate(value=value, basis=f"at most, {basis}; {sizes.basis}")
+    return Plan(
+        command="scorer train",
+        memory=memory,
+        disk=Estimate(value=weights, basis="at most, four bytes a weight"),
+        time=_time("scorer train", sizes.content),
+        outputs=_outputs(output, rejects),
+        facts=_facts(names, sizes.content, weights=num_weights),
     )
 
 
