@@ -104,6 +104,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--dry-run": PLAN,
         "--rules": Case("--rules length"),
         "--annotate": Case("--annotate"),
+        "--where": Case("--where 'len(text) > 90'"),
         "--stats": Case("--stats stats.json"),
         "--min-doc-words": Case("--min-doc-words 20"),
         "--max-doc-words": Case("--max-doc-words 35"),

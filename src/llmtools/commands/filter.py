@@ -48,8 +48,12 @@ def filter_(
     force: Force = False,
     dry_run: DryRun = False,
     rules: Annotated[
-        str, typer.Option(help=f"Rules to apply, in this order: {', '.join(KINDS)}.")
-    ] = ",".join(DEFAULT_RULES),
+        str | None,
+        typer.Option(
+            help=f"Rules to apply, in this order: {', '.join(KINDS)}."
+            f"  [default: {','.join(DEFAULT_RULES)}; none with --where]"
+        ),
+    ] = None,
     rejects: Rejects = None,
     annotate: Annotated[
         bool,
@@ -68,7 +72,9 @@ def filter_(
     for path in (output, rejects):
         check_json_output(path)
     given = given_values(thresholds)
-    names = tuple(name.strip() for name in rules.split(",") if name.strip())
+    names = None
+    if rules is not None:
+        names = tuple(name.strip() for name in rules.split(",") if name.strip())
     settings = choose(names, given)
     for name in unused(settings, given):
         terminal.warn(f"--{name.replace('_', '-')} has no effect: --rules leaves its rule out")

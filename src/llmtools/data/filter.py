@@ -65,8 +65,11 @@ def filter_documents(
                 writer = _Writer(kept, dropped, recorder.drops, text_key)
                 counts = _filter(documents, chain, writer)
                 counts["documents_skipped"] = skips.count
+                doubts = [doubt for rule in chain.rules if (doubt := rule.doubt())]
                 if counts["documents_kept"] == 0:
-                    raise NothingLeft(_explain(inputs, rejects, counts, skips), counts)
+                    raise NothingLeft(_explain(inputs, rejects, counts, skips, doubts), counts)
+                for doubt in doubts:
+                    terminal.warn(doubt)
                 sinks[output] = kept
                 # All or none: neither output is published before both are written out.
                 for sink in sinks.values():
@@ -165,7 +168,13 @@ def _report(chain: Chain, path: str | None) -> None:
         write_file(Path(path), json.dumps({"rules": rules}, indent=2).encode() + b"\n")
 
 
-def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any], skips: Skips) -> str:
+def _explain(
+    inputs: list[str],
+    rejects: str | None,
+    counts: dict[str, Any],
+    skips: Skips,
+    doubts: list[str],
+) -> str:
     source = ", ".join(inputs)
     if counts["documents_in"] == 0:
         return f"{source}: no documents in the input{skips.explain()}"
@@ -173,5 +182,5 @@ def _explain(inputs: list[str], rejects: str | None, counts: dict[str, Any], ski
     place = "--rejects FILE" if rejects is None else rejects
     return (
         f"{source}: none of {counts['documents_in']:,} documents passed (dropped: {reasons});"
-        f" {place} shows each one's reason"
+        f" {place} shows each one's reason{''.join(f'; {doubt}' for doubt in doubts)}"
     )

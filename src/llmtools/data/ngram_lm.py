@@ -85,7 +85,7 @@ class NGramModel:
     def order(self) -> int:
         return len(self.slots)
 
-    def score_texts(self, texts: Sequence[str]) -> tuple[Doubles, Integers]:
+    def score_texts(self, texts: Sequence[str | bytes]) -> tuple[Doubles, Integers]:
         """Sum of log10 probabilities and number of scored words, </s> among them, of each text."""
         return self.score_words(split_words([normalise(t, self.normalize) for t in texts]))
 
@@ -122,7 +122,7 @@ class NGramModel:
             out[start : start + CHUNK] = scores[start - first :]
         return out
 
-    def perplexities(self, texts: Sequence[str]) -> Doubles:
+    def perplexities(self, texts: Sequence[str | bytes]) -> Doubles:
         """10 ** (-log10 probability / words), (D,); NaN for a text without words."""
         return perplexity_of(*self.score_texts(texts))
 

@@ -73,13 +73,14 @@ _SHIFT = np.uint64(33)
 _LINE_FEED = 10
 
 
-def normalise(text: str, how: str) -> bytes:
+def normalise(text: str | bytes, how: str) -> bytes:
     """A text in UTF-8, normalised; `how` is one of NORMALIZE."""
+    raw = text.encode() if isinstance(text, str) else text
     if how == "none":
-        return text.encode()
-    if not text.isascii():
-        text = _OTHER.sub(lambda found: _plain(found[0]), text)
-    return text.encode().translate(_LOWER if how == "ccnet" else _NO_PUNCTUATION, _CONTROL)
+        return raw
+    if not raw.isascii():
+        raw = _OTHER.sub(lambda found: _plain(found[0]), raw.decode()).encode()
+    return raw.translate(_LOWER if how == "ccnet" else _NO_PUNCTUATION, _CONTROL)
 
 
 @lru_cache(1 << 16)

@@ -49,7 +49,7 @@ class NGramScorer:
         self.name = name or "perplexity"
 
     def score(self, batch: Batch) -> Scores:
-        texts = [document.text for document in batch.documents]
+        texts = [bytes(batch.text(row)) for row in range(len(batch.documents))]
         return {self.name: self.model.perplexities(texts)}
 
 

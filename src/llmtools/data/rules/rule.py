@@ -85,6 +85,10 @@ class Rule(ABC):
     def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
         """Judge all documents of a batch; with `annotate` also give what was measured."""
 
+    def doubt(self) -> str:
+        """What makes the rule itself look wrong after all documents were judged, else ''."""
+        return ""
+
 
 def judge(values: Values, checks: Sequence[Check]) -> list[Reject | None]:
     """The first failed check of each row of `values` (D, checks), or None.

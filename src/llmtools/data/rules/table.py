@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from llmtools.data.rules.score_settings import WhereSettings
 from llmtools.data.rules.settings import (
     ClassifierSettings,
     Conventions,
@@ -32,12 +33,14 @@ DEFAULT_RULES = ("length", "repetition", "symbols")
 class Kind:
     """A rule's thresholds and its class, as module:name below llmtools.data.rules.
 
-    switch: the field that, when given, adds the rule behind those of --rules.
+    switch: the field that, when given, adds the rule behind those of --rules. is_alone: where no
+    --rules are given, it then stands in place of the default ones.
     """
 
     settings: type
     rule: str
     switch: str | None = None
+    is_alone: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -48,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "classifier": Kind(
         settings=ClassifierSettings, rule="labels:ClassifierRule", switch="classifier"
     ),
+    "where": Kind(settings=WhereSettings, rule="where:WhereRule", switch="where", is_alone=True),
 }
 
 
@@ -69,14 +73,15 @@ class FilterSettings:
 
 
 def choose(
-    names: tuple[str, ...] = DEFAULT_RULES,
+    names: tuple[str, ...] | None = None,
     given: Mapping[str, Any] | None = None,
     conventions: Conventions | None = None,
 ) -> FilterSettings:
     """The rules `names` with the thresholds `given` by field; all mistakes in one UsageError."""
-    names += tuple(
-        name for name, kind in KINDS.items() if kind.switch in (given or {}) and name not in names
-    )
+    switched = [name for name, kind in KINDS.items() if kind.switch in (given or {})]
+    if names is None:
+        names = () if any(KINDS[name].is_alone for name in switched) else DEFAULT_RULES
+    names += tuple(name for name in switched if name not in names)
     faults = [
         f"no rule {name!r}{did_you_mean(name, KINDS)} (rules: {', '.join(KINDS)})"
         for name in names
