@@ -47,6 +47,9 @@ BASE = {
     "generate": "generate base 'The capital' --max-tokens 8 --temperature 2 --seed 1",
     "serve": "serve base --port 0",
 }
+LIMIT = "--max-perplexity 1e6"
+JUDGED = BASE["filter"] + f" --annotate --perplexity lm.safetensors {LIMIT}"
+THIRDS = JUDGED.replace(f"lm.safetensors {LIMIT}", "other-lm.safetensors --perplexity-bucket head")
 CHATTY = BASE["generate"].replace("base", "chatty")
 LANGUAGE = (
     "filter varied.jsonl --rules language --lid-model lid.bin --language-threshold 0.25"
@@ -104,6 +107,11 @@ CASES: dict[str, dict[str, Case]] = {
         "--dry-run": PLAN,
         "--rules": Case("--rules length"),
         "--annotate": Case("--annotate"),
+        "--perplexity": Case(f"--perplexity other-lm.safetensors {LIMIT}", base=JUDGED),
+        "--max-perplexity": Case("--max-perplexity 3", base=JUDGED),
+        "--perplexity-bucket": Case("--perplexity-bucket middle", base=JUDGED),
+        "--percentile-head": Case("--percentile-head 0", base=THIRDS),
+        "--percentile-tail": Case("--percentile-tail 100", base=THIRDS),
         "--where": Case("--where 'len(text) > 90'"),
         "--stats": Case("--stats stats.json"),
         "--min-doc-words": Case("--min-doc-words 20"),

@@ -127,9 +127,9 @@ def _normalize_of(path: Path) -> str:
     return found if found in NORMALIZE else "none"
 
 
-def load_ngram_model(path: str, option: str) -> NGramModel:
+def load_ngram_scorer(path: str, option: str) -> NGramScorer:
     """The n-gram model in a file; raises UsageError naming `option` for another kind of scorer."""
     scorer = load_scorer(path)
     if not isinstance(scorer, NGramScorer):
         raise UsageError(f"{option} {path}: not an n-gram language model")
-    return scorer.model
+    return scorer

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from llmtools.data.rules.score_settings import WhereSettings
+from llmtools.data.rules.score_settings import PerplexitySettings, WhereSettings
 from llmtools.data.rules.settings import (
     ClassifierSettings,
     Conventions,
@@ -50,6 +50,9 @@ KINDS: dict[str, Kind] = {
     "language": Kind(settings=LanguageSettings, rule="labels:LanguageRule", switch="languages"),
     "classifier": Kind(
         settings=ClassifierSettings, rule="labels:ClassifierRule", switch="classifier"
+    ),
+    "perplexity": Kind(
+        settings=PerplexitySettings, rule="perplexity:PerplexityRule", switch="perplexity"
     ),
     "where": Kind(settings=WhereSettings, rule="where:WhereRule", switch="where", is_alone=True),
 }
