@@ -70,6 +70,13 @@ BAD = {
     "tokenize": "tokenize bad.jsonl -t tok.json -o out.safetensors",
     "pack": "pack bad.jsonl -t tok.json --seq-len 16 -o out",
 }
+# filter's rules beside the default ones, on texts with something for each of their thresholds.
+QUALITY = "filter varied.jsonl --rules gopher-quality --min-doc-words 5 --rejects rejects -o out"
+SHAPES = "filter shapes.jsonl --rules gopher-quality --min-doc-words 5 --min-stop-words 0 -o out"
+LINES = "filter shapes.jsonl --rules c4 --min-num-sentences 1 --rejects rejects -o out"
+PARAGRAPHS = "filter shapes.jsonl --rules c4-paragraphs --min-paragraphs 2"
+PARAGRAPHS += " --min-paragraph-length 30 --rejects rejects -o out"
+FINEWEB = "filter shapes.jsonl --rules fineweb --annotate -o out"
 NO_DEVICE = (4, "cuda:77")
 EXISTS = Case("-f", existing=True)
 THREADS = Case("--threads 3", watch="threads")
@@ -129,6 +136,29 @@ CASES: dict[str, dict[str, Case]] = {
         "--lid-chars": Case("--lid-chars 5", LANGUAGE + " --languages en"),
         "--classifier": Case("--classifier other.bin", LABEL + " --classifier lid.bin"),
         "--keep-label": Case("--keep-label en:0.24", LABEL + " --classifier lid.bin"),
+        "--min-avg-word-length": Case("--min-avg-word-length 4.1", base=SHAPES),
+        "--max-avg-word-length": Case("--max-avg-word-length 4.2", base=SHAPES),
+        "--max-bullet-lines-ratio": Case("--max-bullet-lines-ratio 0", base=SHAPES),
+        "--max-ellipsis-lines-ratio": Case("--max-ellipsis-lines-ratio 0.5", base=SHAPES),
+        "--min-alpha-words-ratio": Case("--min-alpha-words-ratio 0.99", base=SHAPES),
+        "--min-stop-words": Case("--min-stop-words 0", base=QUALITY + " --annotate"),
+        "--min-num-sentences": Case("--min-num-sentences 2", base=LINES),
+        "--min-words-per-line": Case("--min-words-per-line 7", base=LINES),
+        "--max-word-length": Case("--max-word-length 6", base=LINES),
+        "--remove-citations": Case("--no-remove-citations", base=LINES),
+        "--terminal-punct": Case("--no-terminal-punct", base=LINES),
+        "--lorem-ipsum": Case("--no-lorem-ipsum", base=LINES),
+        "--javascript": Case("--no-javascript", base=LINES),
+        "--curly-bracket": Case("--no-curly-bracket", base=LINES),
+        "--policy": Case("--no-policy", base=LINES),
+        "--min-paragraphs": Case("--min-paragraphs 1", base=PARAGRAPHS),
+        "--min-paragraph-length": Case("--min-paragraph-length 20", base=PARAGRAPHS),
+        "--line-punct-thr": Case("--line-punct-thr 0", base=FINEWEB),
+        "--line-punct-exclude-zero": Case("--line-punct-exclude-zero", base=FINEWEB),
+        "--short-line-thr": Case("--short-line-thr 0", base=FINEWEB),
+        "--short-line-length": Case("--short-line-length 300", base=FINEWEB),
+        "--char-duplicates-ratio": Case("--char-duplicates-ratio 0.5", base=FINEWEB),
+        "--new-line-ratio": Case("--new-line-ratio 0", base=FINEWEB),
         "--text-key": Case("--text-key body"),
         "--id-key": Case("--id-key other"),
         **_skips("filter"),

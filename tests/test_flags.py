@@ -67,6 +67,17 @@ def write_texts(folder: Path) -> None:
             for n, text in enumerate(varied)
         ],
     )
+    # Lines of every kind that filter's rules on lines know.
+    shapes = [
+        "- one item of three\nplain words without an end\nand more words that go on...",
+        "The first sentence [1] is here. The second one follows it.\nJavaScript is in this line.",
+        "Lorem ipsum is in this line.\nA line that stays as it is.",
+        "A brace { is in this line.\nA line that stays as it is.",
+        "Read our privacy policy before that.\nTwo words.\nA line that stays as it is.",
+        "1 2 3 4 5 6 7 8 9 of the numbers",
+        "A line of some length comes twice.\nA line of some length comes twice.\nshort\nshort",
+    ]
+    lines(folder / "shapes.jsonl", [{"id": f"s{n}", "text": t} for n, t in enumerate(shapes)])
     # Pairs whose shingles agree in 0.6 to 0.9: whether they share a bucket depends on the hashes.
     near = []
     for pair in range(40):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,13 @@ class Batch:
 
     buffer:  (T,) uint8, the texts without separators.
     offsets: (D + 1,) int64; the text of document d is buffer[offsets[d] : offsets[d + 1]].
+    memo:    what was derived from the texts and several rules look at.
     """
 
     documents: list[Document]
     buffer: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def text(self, row: int) -> memoryview:
         """The text of one document, UTF-8."""

@@ -3,8 +3,6 @@ from __future__ import annotations
 import pytest
 
 from llmtools.data.rules.chain import Chain
-from llmtools.data.rules.length import count_words
-from llmtools.data.rules.symbols import symbol_ratios
 from llmtools.data.rules.table import choose, unused
 from llmtools.errors import UsageError
 from text_batches import batch_of
@@ -17,15 +15,6 @@ def first_failures(
     rejects = chain.run(batch_of(texts)).rejects
     found = [rejects.get(row) for row in range(len(texts))]
     return [None if r is None else f"{r.check.rule}/{r.check.measure}" for r in found]
-
-
-def test_a_word_counts_when_it_holds_a_letter_or_digit() -> None:
-    assert count_words("one -- two, 3) # … ** a_b ünï 日本") == 6
-
-
-def test_symbol_ratios_are_per_word() -> None:
-    assert symbol_ratios("# one two... three… ....") == (1 / 5, 3 / 5)
-    assert symbol_ratios(" \n") == (0.0, 0.0)
 
 
 def test_length_bounds_are_inclusive() -> None:

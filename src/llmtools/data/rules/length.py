@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from llmtools.data.batch import Batch
+from llmtools.data.rules.counters import counters
 from llmtools.data.rules.rule import Check, Rule, Verdicts, verdicts
 from llmtools.data.rules.settings import Conventions, LengthSettings
 
@@ -17,6 +18,7 @@ class LengthRule(Rule):
     def __init__(self, name: str, settings: LengthSettings, conventions: Conventions) -> None:
         self.name = name
         self.record = asdict(settings)
+        self._conventions = conventions
         self.checks = (
             Check(
                 rule=name, measure="doc_words", threshold=settings.min_doc_words, is_minimum=True
@@ -25,10 +27,5 @@ class LengthRule(Rule):
         )
 
     def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
-        words = np.array([float(count_words(document.text)) for document in batch.documents])
+        words = counters(batch, self._conventions)["alnum_words"].astype(np.float64)
         return verdicts(np.stack([words, words], axis=1), self.checks, annotate=annotate)
-
-
-def count_words(text: str) -> int:
-    """Words that hold a letter or a digit."""
-    return sum(1 for word in text.split() if word.isalnum() or any(map(str.isalnum, word)))

@@ -31,6 +31,8 @@ class Check:
         """A count as a whole number, a fraction as a float, NaN (nothing to divide by) as 0."""
         if isinstance(value, str):
             return value
+        if value != value:
+            return 0.0
         if isinstance(self.threshold, int) and value == int(value):
             return int(value)
         return value

@@ -20,6 +20,8 @@ from llmtools.errors import UsageError
 NGramLimits = tuple[tuple[int, float], ...]
 Dialect = Literal["datatrove", "dolma", "dclm"]
 Words = Literal["fast", "unicode"]
+# Kernels know a dialect by its place here.
+DIALECTS: tuple[Dialect, ...] = ("datatrove", "dolma", "dclm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,79 @@ def language_thresholds(settings: LanguageSettings) -> tuple[dict[str, float], f
             f"--language-threshold {text!r}: a score from 0 to 1, or LANGUAGE:SCORE,..."
         )
     return dict.fromkeys(names, least), least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GopherQualitySettings:
+    """Gopher's rules on words and lines."""
+
+    min_doc_words: int = flag(50, "words at least.")
+    max_doc_words: int = flag(100_000, "words at most.")
+    min_avg_word_length: float = flag(3.0, "average length of a word at least.")
+    max_avg_word_length: float = flag(10.0, "average length of a word at most.")
+    max_symbol_word_ratio: float = flag(0.1, "'#' per word, and ellipses per word.")
+    max_bullet_lines_ratio: float = flag(0.9, "share of lines that open with a bullet.")
+    max_ellipsis_lines_ratio: float = flag(0.3, "share of lines that end with an ellipsis.")
+    min_alpha_words_ratio: float = flag(0.8, "share of words with a letter at least.")
+    min_stop_words: int = flag(2, "the, be, to, of, and, that, have, with: so many at least.")
+
+    def faults(self) -> list[str]:
+        """What is wrong with the values together."""
+        return [
+            f"min_{what} {low} is above max_{what} {high}"
+            for what, low, high in (
+                ("doc_words", self.min_doc_words, self.max_doc_words),
+                ("avg_word_length", self.min_avg_word_length, self.max_avg_word_length),
+            )
+            if low > high
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class C4Settings:
+    """Lines that C4 removes, and documents that it drops."""
+
+    min_num_sentences: int = flag(5, "sentences left at least.")
+    min_words_per_line: int = flag(3, "remove lines of fewer words.")
+    max_word_length: int = flag(1000, "remove lines with a longer word.")
+    remove_citations: bool = flag(True, "remove [1], [edit] and [citation needed].")
+    terminal_punct: bool = flag(True, "remove lines without a closing mark.")
+    lorem_ipsum: bool = flag(True, "drop documents with 'lorem ipsum'.")
+    javascript: bool = flag(True, "remove lines with 'javascript'.")
+    curly_bracket: bool = flag(True, "drop documents with '{'.")
+    policy: bool = flag(True, "remove lines on cookies, privacy and terms of use.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class C4ParagraphSettings:
+    """mC4: lines that are long enough to be paragraphs."""
+
+    min_paragraphs: int = flag(3, "lines of that length at least.")
+    min_paragraph_length: int = flag(200, "characters of a line that counts.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineWebSettings:
+    """FineWeb's own rules."""
+
+    line_punct_thr: float = flag(0.12, "share of lines that end in a closing mark at least.")
+    line_punct_exclude_zero: bool = flag(False, "let a text pass where no line does.")
+    short_line_thr: float = flag(0.67, "share of short lines at most.")
+    short_line_length: int = flag(30, "characters of a short line at most.")
+    char_duplicates_ratio: float = flag(0.01, "share of characters in repeated lines at most.")
+    new_line_ratio: float = flag(0.3, "line feeds per word at most.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
 
 
 def limits(option: str, given: str) -> NGramLimits:

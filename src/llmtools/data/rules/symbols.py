@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from llmtools.data.batch import Batch
+from llmtools.data.rules.counters import counters
 from llmtools.data.rules.rule import Check, Rule, Verdicts, verdicts
 from llmtools.data.rules.settings import Conventions, SymbolSettings
 
@@ -17,19 +18,16 @@ class SymbolRule(Rule):
     def __init__(self, name: str, settings: SymbolSettings, conventions: Conventions) -> None:
         self.name = name
         self.record = asdict(settings)
+        self._conventions = conventions
         self.checks = tuple(
             Check(rule=name, measure=measure, threshold=settings.max_symbol_word_ratio)
             for measure in ("hash_word_ratio", "ellipsis_word_ratio")
         )
 
     def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
-        values = np.array([symbol_ratios(document.text) for document in batch.documents])
-        return verdicts(values, self.checks, annotate=annotate)
-
-
-def symbol_ratios(text: str) -> tuple[float, float]:
-    """'#' characters and ellipses, each per word."""
-    words = len(text.split())
-    if words == 0:
-        return 0.0, 0.0
-    return text.count("#") / words, (text.count("...") + text.count("…")) / words
+        found = counters(batch, self._conventions)
+        signs = np.stack([found["hashes"], found["ellipses"]], axis=1)
+        # A text without words has ratio 0.
+        has_words = found["words"][:, None] > 0
+        ratios = np.where(has_words, signs / np.maximum(found["words"], 1)[:, None], 0.0)
+        return verdicts(ratios, self.checks, annotate=annotate)

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from llmtools.data.rules.score_settings import PerplexitySettings, WhereSettings
 from llmtools.data.rules.settings import (
+    C4ParagraphSettings,
+    C4Settings,
     ClassifierSettings,
     Conventions,
+    FineWebSettings,
+    GopherQualitySettings,
     LanguageSettings,
     LengthSettings,
     RepetitionSettings,
@@ -55,6 +59,10 @@ KINDS: dict[str, Kind] = {
         settings=PerplexitySettings, rule="perplexity:PerplexityRule", switch="perplexity"
     ),
     "where": Kind(settings=WhereSettings, rule="where:WhereRule", switch="where", is_alone=True),
+    "gopher-quality": Kind(settings=GopherQualitySettings, rule="gopher_quality:GopherQualityRule"),
+    "c4": Kind(settings=C4Settings, rule="c4:C4Rule"),
+    "c4-paragraphs": Kind(settings=C4ParagraphSettings, rule="fineweb:C4ParagraphRule"),
+    "fineweb": Kind(settings=FineWebSettings, rule="fineweb:FineWebRule"),
 }
 
 

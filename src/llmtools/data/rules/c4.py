@@ -1,0 +1,431 @@
+"""Rule `c4`: removes lines of a text and drops documents, in three dialects (Raffel et al. 2020).
+
+                    datatrove 0.10.1        dolma 1.2.1 (c4_v2)     DCLM (c4.yaml)
+    lines           str.splitlines,         at each line feed       at each line feed; empty ones
+                    stripped                                        stay
+    a line stays    . ? ! " '               . ? ! "                 . ? ! " and not an ellipsis
+    that ends with  and not ...
+    words, length   before citations go     as it stands            after citations went
+    javascript      line goes               document goes           line goes
+    lorem ipsum, {  the document goes where a line that stays has   as datatrove
+                    it (dolma: any line)
+    long words,     line goes               not looked at           line goes
+    policy
+    citations       go                      stay                    go
+    sentences       counted                 not counted             counted
+
+A sentence ends at closing marks that white space follows, or at one of a script that needs none;
+datatrove asks spaCy's sentencizer, DCLM nltk's punkt. The text that is left is stripped.
+
+Fast path: a numba kernel. Readable reference: `c4_reference`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.data.batch import Batch
+from llmtools.data.jit import kernel
+from llmtools.data.rules.characters import (
+    DECIMAL,
+    LINE_END,
+    PUNCTUATION,
+    SPACE,
+    TERMINAL,
+    character_class,
+    character_table,
+)
+from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
+from llmtools.data.rules.settings import DIALECTS, C4Settings, Conventions
+
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+Kinds = npt.NDArray[np.uint16]
+
+POLICY = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
+# Looked for in lower case; the order is that of the bits of `_phrases`.
+PHRASES = ("lorem ipsum", "javascript", *POLICY)
+_LOREM, _JAVASCRIPT, _POLICY = 1, 2, 252
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+
+COLUMNS = ("cause", "sentences", "lines", "lines_kept", "out_start", "out_stop")
+_NONE, _LOREM_IPSUM, _CURLY_BRACKET, _SENTENCES, _BY_JAVASCRIPT = range(5)
+_DATATROVE, _DOLMA, _DCLM = 0, 1, 2
+
+
+def _pack(texts: tuple[str, ...]) -> tuple[Bytes, Integers]:
+    data = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, data)])
+    return np.frombuffer(b"".join(data), np.uint8), ends.astype(np.int64)
+
+
+class C4Rule(Rule):
+    """Removes lines that are no sentences and drops what keeps too few, code and filler text."""
+
+    def __init__(self, name: str, settings: C4Settings, conventions: Conventions) -> None:
+        self.name = name
+        self.record = asdict(settings)
+        self._settings = settings
+        self._dialect = DIALECTS.index(conventions.dialect)
+        words = ("lorem_ipsum", "curly_bracket", "sentences", "javascript")
+        thresholds = (0, 0, settings.min_num_sentences, 0)
+        self.checks = tuple(
+            Check(rule=name, measure=word, threshold=limit, is_minimum=word == "sentences")
+            for word, limit in zip(words, thresholds, strict=True)
+        )
+
+    def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
+        one = self._settings
+        found, text = c4(
+            batch,
+            self._dialect,
+            np.array(
+                [
+                    one.min_num_sentences,
+                    one.min_words_per_line,
+                    one.max_word_length,
+                    one.remove_citations,
+                    one.terminal_punct,
+                    one.lorem_ipsum,
+                    one.javascript,
+                    one.curly_bracket,
+                    one.policy,
+                ],
+                np.int64,
+            ),
+        )
+        rejects: list[Reject | None] = [None] * len(batch.documents)
+        texts: dict[int, bytes] = {}
+        measures: list[dict[str, Any]] = []
+        for row, (cause, sentences, lines, kept, start, stop) in enumerate(found.tolist()):
+            if cause != _NONE:
+                value = float(sentences if cause == _SENTENCES else 1)
+                rejects[row] = Reject(check=self.checks[cause - 1], value=value)
+            # What stays as it was is not written again; a dropped text matters to annotate alone.
+            if cause == _NONE or annotate:
+                edited = text[start:stop].tobytes()
+                if edited != batch.text(row):
+                    texts[row] = edited
+            if annotate:
+                marks = {c.measure: int(cause == n) for n, c in enumerate(self.checks, 1)}
+                counts = {"sentences": sentences, "lines": lines, "lines_kept": kept}
+                measures.append(marks | counts)
+        return Verdicts(rejects=rejects, measures=measures, texts=texts)
+
+
+def c4(batch: Batch, dialect: int, options: Integers) -> tuple[Integers, Bytes]:
+    """COLUMNS of every document (D, 6), and the texts that are left; options as in C4Settings.
+
+    The text of document d is out[out_start : out_stop]; of a dropped one as far as it was made.
+    """
+    index, blocks = character_table()
+    out = np.empty(batch.buffer.size + 1, np.uint8)
+    found = np.zeros((len(batch.documents), len(COLUMNS)), np.int64)
+    _edit(batch.buffer, batch.offsets, index, blocks, dialect, options, *_pack(PHRASES), out, found)
+    return found, out
+
+
+@kernel
+def _character(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
+    """The class of the character at byte i, and its width in bytes."""
+    c = int(buffer[i])
+    if c < 0x80:
+        return int(blocks[c]), 1
+    width = 2 if c < 0xE0 else (3 if c < 0xF0 else 4)
+    code = c & (0x7F >> width)
+    for k in range(1, width):
+        code = (code << 6) | (int(buffer[i + k]) & 0x3F)
+    return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), width
+
+
+@kernel
+def _strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
+    """The bytes that white space at both ends leaves."""
+    while start < stop:
+        found, width = _character(buffer, start, index, blocks)
+        if found & SPACE == 0:
+            break
+        start += width
+    while start < stop:
+        last = stop - 1
+        while buffer[last] & 0xC0 == 0x80:
+            last -= 1
+        if _character(buffer, last, index, blocks)[0] & SPACE == 0:
+            break
+        stop = last
+    return start, stop
+
+
+@kernel
+def _count_words(
+    buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds
+) -> tuple[int, int]:
+    """Words between white space, and the characters of the longest."""
+    words, longest, chars = 0, 0, 0
+    i = start
+    while i < stop:
+        found, width = _character(buffer, i, index, blocks)
+        if found & SPACE != 0:
+            chars = 0
+        else:
+            words += 1 if chars == 0 else 0
+            chars += 1
+            longest = max(longest, chars)
+        i += width
+    return words, longest
+
+
+@kernel
+def _count_sentences(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> int:
+    """Sentences of a line, at least one."""
+    sentences = 1
+    has_ended, has_gap = False, False
+    i = start
+    while i < stop:
+        found, width = _character(buffer, i, index, blocks)
+        if found & TERMINAL != 0:
+            has_ended, has_gap = True, width > 1
+        elif has_ended:
+            if found & SPACE != 0:
+                has_gap = True
+            elif found & PUNCTUATION == 0:
+                sentences += 1 if has_gap else 0
+                has_ended = False
+        i += width
+    return sentences
+
+
+@kernel
+def _phrases(buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers) -> int:
+    """Which phrases stand in a line in any case of ASCII, one bit each."""
+    found = 0
+    for i in range(start, stop):
+        c = buffer[i] | 32 if 65 <= buffer[i] <= 90 else buffer[i]
+        for number in range(ends.size - 1):
+            begin, end = ends[number], ends[number + 1]
+            if phrases[begin] != c or i + end - begin > stop:
+                continue
+            k = 1
+            while k < end - begin:
+                b = buffer[i + k]
+                if (b | 32 if 65 <= b <= 90 else b) != phrases[begin + k]:
+                    break
+                k += 1
+            if k == end - begin:
+                found |= 1 << number
+    return found
+
+
+@kernel
+def _citation(buffer: Bytes, i: int, stop: int, index: Kinds, blocks: Kinds) -> int:
+    """Bytes of the citation mark that starts with the '[' at i; 0 where there is none."""
+    for mark in (b"[edit]", b"[citation needed]"):
+        k = 0
+        while k < len(mark) and i + k < stop and buffer[i + k] == mark[k]:
+            k += 1
+        if k == len(mark):
+            return k
+    at = i + 1
+    while at < stop:
+        if buffer[at] == 93:
+            return at + 1 - i
+        found, width = _character(buffer, at, index, blocks)
+        if found & DECIMAL == 0:
+            return 0
+        at += width
+    return 0
+
+
+@kernel
+def _ends_well(line: Bytes, start: int, stop: int, dialect: int) -> bool:
+    """Whether a line ends as a sentence does; of DCLM's, white space at the end is gone."""
+    if start == stop:
+        return False
+    c = line[stop - 1]
+    is_mark = c == 46 or c == 63 or c == 33 or c == 34 or (c == 39 and dialect == _DATATROVE)
+    is_dots = stop - start >= 3 and c == 46 and line[stop - 2] == 46 and line[stop - 3] == 46
+    return bool(is_mark and not (is_dots and dialect != _DOLMA))
+
+
+@kernel
+def _next_line(
+    buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
+) -> tuple[int, int]:
+    """Where the line at `start` ends and the next one begins; `stop` + 1 where there is none."""
+    i = start
+    while i < stop:
+        c = buffer[i]
+        if c == 10:
+            return i, i + 1
+        if (c < 32 or c >= 0x80) and dialect == _DATATROVE:
+            found, width = _character(buffer, i, index, blocks)
+            if found & LINE_END != 0:
+                if c == 13 and i + 1 < stop and buffer[i + 1] == 10:
+                    width = 2
+                return i, i + width
+            i += width
+        else:
+            i += 1
+    return stop, stop + 1
+
+
+@kernel
+def _copy_line(
+    buffer: Bytes,
+    start: int,
+    stop: int,
+    index: Kinds,
+    blocks: Kinds,
+    removes: bool,
+    out: Bytes,
+    at: int,
+) -> int:
+    """Copy a line to out[at:], without citations where those go; returns where it ends."""
+    i = start
+    while i < stop:
+        if removes and buffer[i] == 91:
+            size = _citation(buffer, i, stop, index, blocks)
+            i += size
+            if size:
+                continue
+        out[at] = buffer[i]
+        at += 1
+        i += 1
+    return at
+
+
+@kernel
+def _edit(
+    buffer: Bytes,
+    offsets: Integers,
+    index: Kinds,
+    blocks: Kinds,
+    dialect: int,
+    options: Integers,
+    phrases: Bytes,
+    phrase_ends: Integers,
+    out: Bytes,
+    found: Integers,
+) -> None:
+    min_sentences, min_words, max_length = options[0], options[1], options[2]
+    removes, needs_mark = options[3] != 0 and dialect != _DOLMA, options[4] != 0
+    lorem, javascript, curly, policy = options[5], options[6], options[7], options[8]
+    for d in range(offsets.size - 1):
+        begin, stop = offsets[d], offsets[d + 1]
+        origin = begin
+        at = origin
+        cause, sentences, lines, kept = _NONE, 0, 0, 0
+        while begin <= stop:
+            end, next_begin = _next_line(buffer, begin, stop, index, blocks, dialect)
+            if end == begin == stop and dialect == _DATATROVE:
+                break
+            lines += 1
+            first, last = _strip(buffer, begin, end, index, blocks)
+            shown_first, shown_last = (first, last) if dialect == _DATATROVE else (begin, end)
+            begin = next_begin
+            words, longest = _count_words(buffer, first, last, index, blocks)
+            if dialect != _DOLMA and longest > max_length:
+                continue
+            # The line goes behind what is kept; it stays there when all is well with it.
+            line = at + 1 if kept else at
+            line_end = _copy_line(
+                buffer, shown_first, shown_last, index, blocks, removes, out, line
+            )
+            if dialect == _DCLM:
+                words, _ = _count_words(out, line, line_end, index, blocks)
+            has = _phrases(out, line, line_end, phrases, phrase_ends)
+            bracket = False
+            for i in range(line, line_end):
+                bracket = bracket or out[i] == 123
+            is_empty = dialect == _DCLM and line == line_end
+            if dialect == _DOLMA and cause == _NONE:
+                if curly and bracket:
+                    cause = _CURLY_BRACKET
+                elif lorem and has & _LOREM:
+                    cause = _LOREM_IPSUM
+                elif javascript and has & _JAVASCRIPT:
+                    cause = _BY_JAVASCRIPT
+            mark_first, mark_last = line, line_end
+            if dialect != _DATATROVE:
+                mark_first, mark_last = _strip(out, line, line_end, index, blocks)
+            if not is_empty:
+                if needs_mark and not _ends_well(out, mark_first, mark_last, dialect):
+                    continue
+                if words < min_words:
+                    continue
+                if dialect != _DOLMA:
+                    if lorem and has & _LOREM:
+                        cause = _LOREM_IPSUM
+                        break
+                    if javascript and has & _JAVASCRIPT:
+                        continue
+                    if curly and bracket:
+                        cause = _CURLY_BRACKET
+                        break
+                    if policy and has & _POLICY:
+                        continue
+                sentences += _count_sentences(out, line, line_end, index, blocks)
+            if kept:
+                out[at] = 10
+            kept += 1
+            at = line_end
+        if cause == _NONE and dialect != _DOLMA and sentences < min_sentences:
+            cause = _SENTENCES
+        first, last = _strip(out, origin, at, index, blocks)
+        found[d, 0], found[d, 1], found[d, 2], found[d, 3] = cause, sentences, lines, kept
+        found[d, 4], found[d, 5] = first, last
+
+
+def sentences_reference(line: str) -> int:
+    """Sentences of a line, in plain Python."""
+    sentences, has_ended, has_gap = 1, False, False
+    for character in line:
+        found = character_class(character)
+        if found & TERMINAL:
+            has_ended, has_gap = True, ord(character) > 127
+        elif has_ended and found & SPACE:
+            has_gap = True
+        elif has_ended and not found & PUNCTUATION:
+            sentences += has_gap
+            has_ended = False
+    return sentences
+
+
+def c4_reference(text: str, settings: C4Settings) -> tuple[str, str]:
+    """datatrove's dialect: why a text is dropped ('' where it stays) and what is left of it."""
+    kept, sentences = [], 0
+    for line in map(str.strip, text.splitlines()):
+        words = line.split()
+        if any(len(word) > settings.max_word_length for word in words):
+            continue
+        if settings.remove_citations:
+            line = CITATION.sub("", line)
+        ends_well = line.endswith((".", "?", "!", '"', "'")) and not line.endswith("...")
+        if settings.terminal_punct and not ends_well:
+            continue
+        if len(words) < settings.min_words_per_line:
+            continue
+        lowered = line.lower()
+        if settings.lorem_ipsum and "lorem ipsum" in lowered:
+            return "lorem_ipsum", ""
+        if settings.javascript and "javascript" in lowered:
+            continue
+        if settings.curly_bracket and "{" in line:
+            return "curly_bracket", ""
+        if settings.policy and any(phrase in lowered for phrase in POLICY):
+            continue
+        sentences += sentences_reference(line)
+        kept.append(line)
+    return "sentences" if sentences < settings.min_num_sentences else "", "\n".join(kept).strip()

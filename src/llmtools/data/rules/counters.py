@@ -1,0 +1,291 @@
+"""What the quality rules count in a text: signs, lines and kinds of words, in one pass.
+
+Lines, and what opens or ends them, differ with the dialect:
+
+    datatrove  str.splitlines, white space around a line ignored; bullets • -; ends '...' '…'
+    dolma      at each line feed, nothing ignored; bullets * -; end '…'
+    dclm       at each line feed, stripped, empty ones left out; bullets ● • * -; ends also '. . .'
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.data.batch import Batch
+from llmtools.data.jit import kernel
+from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, SPACE, character_table
+from llmtools.data.rules.settings import DIALECTS, Conventions
+from llmtools.data.rules.words import SOLID, SYMBOL, words_of
+
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+Lengths = npt.NDArray[np.int32]
+Kinds = npt.NDArray[np.uint16]
+
+# The columns of `counters`. SOLID words hold a character that is not in datatrove's list of
+# punctuation. MEDIAN is twice the median length, lengths of more than 1,000 taken for 1,000.
+COLUMNS = (
+    "words",
+    "word_chars",
+    "alnum_words",
+    "solid_words",
+    "solid_chars",
+    "alpha_words",
+    "symbol_words",
+    "twice_median_length",
+    "stop_words",
+    "distinct_stop_words",
+    "hashes",
+    "ellipses",
+    "lines",
+    "bullet_lines",
+    "ellipsis_lines",
+)
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_PACKED = np.array([int.from_bytes(word.encode(), "little") for word in STOP_WORDS], np.int64)
+_DATATROVE, _DOLMA, _DCLM = 0, 1, 2
+_LONGEST = 1000
+
+
+def counters(batch: Batch, conventions: Conventions) -> dict[str, Integers]:
+    """COLUMNS of every document, each (D,); found once and kept with the batch."""
+    key = f"counters {conventions.dialect} {conventions.words}"
+    if key not in batch.memo:
+        words = words_of(batch, conventions.words)
+        index, blocks = character_table()
+        out = np.zeros((len(COLUMNS), len(batch.documents)), np.int64)
+        _count_words(
+            batch.buffer,
+            words.offsets,
+            words.starts,
+            words.num_bytes,
+            words.num_chars,
+            words.kinds,
+            conventions.dialect == "dclm",
+            _PACKED,
+            out,
+        )
+        dialect = DIALECTS.index(conventions.dialect)
+        _count_lines(batch.buffer, batch.offsets, index, blocks, dialect, out[10:])
+        batch.memo[key] = dict(zip(COLUMNS, out, strict=True))
+    found: dict[str, Integers] = batch.memo[key]
+    return found
+
+
+@kernel
+def _stop_word(buffer: Bytes, start: int, size: int, packed: Integers, lowers: bool) -> int:
+    """The number of the stop word at `start`, or -1."""
+    word = 0
+    for k in range(size):
+        c = int(buffer[start + k])
+        if lowers and 65 <= c <= 90:
+            c += 32
+        word |= c << (8 * k)
+    for number in range(packed.size):
+        if packed[number] == word:
+            return int(number)
+    return -1
+
+
+@kernel
+def _count_words(
+    buffer: Bytes,
+    offsets: Integers,
+    starts: Integers,
+    num_bytes: Lengths,
+    num_chars: Lengths,
+    kinds: Kinds,
+    lowers: bool,
+    packed: Integers,
+    out: Integers,
+) -> None:
+    lengths = np.zeros(_LONGEST + 1, np.int64)
+    for d in range(offsets.size - 1):
+        first, last = offsets[d], offsets[d + 1]
+        word_chars, alnum, solid, solid_chars, alpha, symbol = 0, 0, 0, 0, 0, 0
+        stop, seen, longest = 0, 0, 0
+        for i in range(first, last):
+            kind = kinds[i]
+            chars = num_chars[i]
+            word_chars += chars
+            alnum += 1 if kind & ALNUM != 0 else 0
+            alpha += 1 if kind & ALPHA != 0 else 0
+            symbol += 1 if kind & SYMBOL != 0 else 0
+            if kind & SOLID != 0:
+                solid += 1
+                solid_chars += chars
+            capped = min(chars, _LONGEST)
+            longest = max(longest, capped)
+            lengths[capped] += 1
+            if 2 <= num_bytes[i] <= 4:
+                number = _stop_word(buffer, starts[i], num_bytes[i], packed, lowers)
+                if number >= 0:
+                    stop += 1
+                    seen |= 1 << number
+        # Both middle words; of an odd number they are the same.
+        median = 0
+        num_words = last - first
+        for place in ((num_words - 1) // 2, num_words // 2):
+            below = 0
+            for length in range(longest + 1):
+                below += lengths[length]
+                if below > place >= 0:
+                    median += length
+                    break
+        lengths[: longest + 1] = 0
+        distinct = 0
+        while seen:
+            distinct += seen & 1
+            seen >>= 1
+        found = (num_words, word_chars, alnum, solid, solid_chars, alpha, symbol, median, stop)
+        for column in range(9):
+            out[column, d] = found[column]
+        out[9, d] = distinct
+
+
+@kernel
+def _class(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
+    """The class of the character at byte i, and its width; white space and line ends below U+10000.
+
+    A character of four bytes has class 0: none of what is asked here.
+    """
+    c = int(buffer[i])
+    if c < 0x80:
+        return int(blocks[c]), 1
+    if c < 0xE0:
+        code = (c & 0x1F) << 6 | (int(buffer[i + 1]) & 0x3F)
+        return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), 2
+    if c < 0xF0:
+        code = (c & 0x0F) << 12 | (int(buffer[i + 1]) & 0x3F) << 6 | (int(buffer[i + 2]) & 0x3F)
+        return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), 3
+    return 0, 4
+
+
+@kernel
+def _is_at(buffer: Bytes, i: int, stop: int, a: int, b: int, c: int) -> bool:
+    """Whether the bytes a, b, c stand at i."""
+    return bool(i + 3 <= stop and buffer[i] == a and buffer[i + 1] == b and buffer[i + 2] == c)
+
+
+@kernel
+def _judge_line(
+    buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
+) -> tuple[int, int, int]:
+    """1 or 0: whether a line counts, opens with a bullet, and ends with an ellipsis."""
+    if dialect != _DOLMA:
+        while start < stop:
+            found, width = _class(buffer, start, index, blocks)
+            if found & SPACE == 0:
+                break
+            start += width
+        while start < stop:
+            last = stop - 1
+            while buffer[last] & 0xC0 == 0x80:
+                last -= 1
+            if _class(buffer, last, index, blocks)[0] & SPACE == 0:
+                break
+            stop = last
+    if start == stop:
+        return (0 if dialect == _DCLM else 1), 0, 0
+    opens = buffer[start] == 45 or (dialect != _DATATROVE and buffer[start] == 42)
+    if dialect != _DOLMA:
+        opens = opens or _is_at(buffer, start, stop, 0xE2, 0x80, 0xA2)
+    if dialect == _DCLM:
+        opens = opens or _is_at(buffer, start, stop, 0xE2, 0x97, 0x8F)
+    ends = False
+    if stop - start >= 3:
+        ends = _is_at(buffer, stop - 3, stop, 0xE2, 0x80, 0xA6)
+        if dialect != _DOLMA:
+            ends = ends or _is_at(buffer, stop - 3, stop, 46, 46, 46)
+        if dialect == _DCLM and stop - start >= 5 and _is_at(buffer, stop - 3, stop, 46, 32, 46):
+            ends = ends or (buffer[stop - 4] == 32 and buffer[stop - 5] == 46)
+    return 1, (1 if opens else 0), (1 if ends else 0)
+
+
+@kernel
+def _count_lines(
+    buffer: Bytes,
+    offsets: Integers,
+    index: Kinds,
+    blocks: Kinds,
+    dialect: int,
+    out: Integers,
+) -> None:
+    for d in range(offsets.size - 1):
+        start, stop = offsets[d], offsets[d + 1]
+        hashes, ellipses, dots = 0, 0, 0
+        lines, bullets, ended = 0, 0, 0
+        begin = start
+        spaced_from = start
+        i = start
+        while i <= stop:
+            width = 1
+            is_end = i == stop
+            if not is_end:
+                c = buffer[i]
+                if c == 46:
+                    dots += 1
+                    if dots == 3:
+                        ellipses += 1
+                        dots = 0
+                    if dialect == _DCLM and i >= spaced_from and i + 5 <= stop:
+                        if buffer[i + 1] == 32 and _is_at(buffer, i + 2, stop, 46, 32, 46):
+                            ellipses += 1
+                            spaced_from = i + 5
+                    i += 1
+                    continue
+                dots = 0
+                if 32 <= c < 0x80:
+                    hashes += 1 if c == 35 else 0
+                    i += 1
+                    continue
+                if c < 0x80:
+                    found = int(blocks[c])
+                else:
+                    found, width = _class(buffer, i, index, blocks)
+                    if _is_at(buffer, i, stop, 0xE2, 0x80, 0xA6):
+                        ellipses += 1
+                is_end = found & LINE_END != 0 if dialect == _DATATROVE else c == 10
+                if is_end and dialect == _DATATROVE and c == 13:
+                    width = 2 if i + 1 < stop and buffer[i + 1] == 10 else 1
+            if is_end and (i < stop or dialect != _DATATROVE or begin < stop):
+                counts, opens, closes = _judge_line(buffer, begin, i, index, blocks, dialect)
+                lines += counts
+                bullets += opens
+                ended += closes
+                begin = i + width
+            i += width
+        found_here = (hashes, ellipses, lines, bullets, ended)
+        for column in range(5):
+            out[column, d] = found_here[column]
+
+
+def counters_reference(text: str, words: list[str], conventions: Conventions) -> dict[str, float]:
+    """What depends on lines and signs, of one text, in plain Python."""
+    lines = text.splitlines()
+    bullets: tuple[str, ...] = ("•", "-")
+    ends: tuple[str, ...] = ("...", "…")
+    if conventions.dialect == "dolma":
+        lines, bullets, ends = text.split("\n"), ("*", "-"), ("…",)
+    else:
+        lines = [line.strip() for line in lines]
+    if conventions.dialect == "dclm":
+        lines = [line for line in map(str.strip, text.split("\n")) if line]
+        bullets, ends = ("●", "•", "*", "-"), ("...", ". . .", "…")
+    signs = ("...", ". . .", "…") if conventions.dialect == "dclm" else ("...", "…")
+    lowered = [word.lower() for word in words] if conventions.dialect == "dclm" else words
+    return {
+        "words": len(words),
+        "word_chars": len("".join(words)),
+        "alnum_words": sum(1 for word in words if any(map(str.isalnum, word))),
+        "alpha_words": sum(1 for word in words if any(map(str.isalpha, word))),
+        "symbol_words": sum(1 for word in words if "#" in word or "…" in word),
+        "stop_words": sum(1 for word in lowered if word in STOP_WORDS),
+        "distinct_stop_words": len(set(lowered) & set(STOP_WORDS)),
+        "hashes": text.count("#"),
+        "ellipses": sum(map(text.count, signs)),
+        "lines": len(lines),
+        "bullet_lines": sum(1 for line in lines if line.startswith(bullets)),
+        "ellipsis_lines": sum(1 for line in lines if line.endswith(ends)),
+    }
