@@ -57,6 +57,7 @@ LANGUAGE = (
 )
 LABEL = "filter varied.jsonl --rules classifier --keep-label en:0.17 --rejects rejects -o out"
 CLASSES = "scorer train rated.jsonl --kind classifier -o out.bin"
+RATING = "scorer train rated.jsonl --kind regression -o out.safetensors"
 QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out --json"
 UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
@@ -216,12 +217,17 @@ CASES: dict[str, dict[str, Case]] = {
         "--epochs": Case("--epochs 1", CLASSES),
         "--learning-rate": Case("--learning-rate 0.1", CLASSES),
         "--seed": Case("--seed 2", CLASSES),
+        "--vectors": Case("--vectors v1.npy", RATING + " --vectors v0.npy"),
+        "--encoder": Case("--encoder chatty", RATING + " --encoder base"),
+        "--link": Case("--link logistic", RATING + " --vectors v0.npy"),
+        "--l2": Case("--l2 1", RATING + " --vectors v0.npy"),
         "--text-key": Case("--text-key body"),
         **_skips("scorer train"),
     },
     "score": {
         "--with": Case(instead="score docs.jsonl --with other-lm.safetensors -o out"),
         "--name": Case("--name simple"),
+        "--encoder": Case("--encoder chatty", "score docs.jsonl --with rating.safetensors -o out"),
         "--output": _output("score"),
         "--force": EXISTS,
         "--dry-run": PLAN,

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -158,6 +159,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source, name in (("docs.jsonl", "lm"), ("varied.jsonl", "other-lm")):
         line = ("scorer", "train", source, "--order", "2", "-o", f"{name}.safetensors")
         run_here(*line, cwd=folder)
+    for seed in range(2):
+        drawn = np.random.default_rng(seed).normal(size=(16, 3))
+        np.save(folder / f"v{seed}.npy", drawn.astype(np.float32))
+    line = ("--kind", "regression", "--encoder", "base", "-o", "rating.safetensors")
+    run_here("scorer", "train", "rated.jsonl", *line, cwd=folder)
     tree = folder / "tree"
     tree.mkdir()
     (tree / "a.py").write_text("print('a')\n")

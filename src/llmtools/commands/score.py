@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,10 @@ def score(
         list[str] | None,
         typer.Option("--name", help="Its name in metadata.scores; one for each --with."),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="The model of a regression's vectors, where it has moved."),
+    ] = None,
     output: Output = STDIO,
     force: Force = False,
     dry_run: DryRun = False,
@@ -66,11 +71,21 @@ def score(
         )
     files = resolve_inputs(inputs)
     lean_process()
+    from llmtools.data.regression import Embed
     from llmtools.data.score import check_names, score_documents
     from llmtools.data.scorer import load_scorer
 
     given: Sequence[str | None] = names or [None] * len(scorers)
-    loaded = [load_scorer(path, name=name) for path, name in zip(scorers, given, strict=True)]
+
+    def open_encoder(path: str) -> Embed:
+        from llmtools.engine.embed import Embedder
+
+        return Embedder(Path(path))
+
+    loaded = [
+        load_scorer(path, name=name, encoder=encoder, open_encoder=open_encoder)
+        for path, name in zip(scorers, given, strict=True)
+    ]
     check_names(loaded)
     if dry_run:
         from llmtools.plan.data import plan_score

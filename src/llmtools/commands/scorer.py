@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -26,6 +27,7 @@ from llmtools.commands.common import (
 from llmtools.errors import UsageError
 
 app = make_app()
+MEASURES = ("r2", "spearman", "accuracy", "auc")
 apps = {"train": app}
 
 
@@ -46,6 +48,7 @@ def _counts(option: str, given: str) -> tuple[int, ...]:
         "llm scorer train wiki.jsonl.zst --held-out crawl.jsonl.zst -o lm.safetensors",
         "llm scorer train wiki.jsonl.zst --order 3 --prune 0,0,1 -o lm.arpa",
         "llm scorer train rated.jsonl --kind classifier --label-key quality -o quality.bin",
+        "llm scorer train rated.jsonl --kind regression --encoder model/ -o rating.safetensors",
     ],
 )
 def train(
@@ -55,8 +58,8 @@ def train(
         str, typer.Option("-o", "--output", help="The .safetensors, .arpa or .bin file to write.")
     ],
     kind: Annotated[
-        Literal["ngram", "classifier"],
-        typer.Option("--kind", help="A language model, for perplexity; a fastText classifier."),
+        Literal["ngram", "classifier", "regression"],
+        typer.Option("--kind", help="A language model; a fastText classifier; on vectors."),
     ] = "ngram",
     order: Annotated[
         int, typer.Option("--order", min=1, max=16, help="ngram: words of the longest n-grams.")
@@ -74,11 +77,13 @@ def train(
     ] = None,
     label_key: Annotated[
         str,
-        typer.Option("--label-key", help="classifier: the label's field, as metadata.quality."),
+        typer.Option(
+            "--label-key", help="classifier, regression: the label's field, as metadata.quality."
+        ),
     ] = "label",
     val_fraction: Annotated[
         float,
-        typer.Option("--val-fraction", help="classifier: share of documents held out to judge it."),
+        typer.Option("--val-fraction", help="classifier, regression: held out, to judge it."),
     ] = 0.1,
     dim: Annotated[
         int, typer.Option("--dim", min=1, help="classifier: numbers for each word and n-gram.")
@@ -107,6 +112,21 @@ def train(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="classifier: at first; it falls to 0.")
     ] = 1.0,
+    vectors: Annotated[
+        str | None,
+        typer.Option("--vectors", help="regression: .npy or .safetensors, a row a document."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="regression: a model; its mean hidden states are vectors."),
+    ] = None,
+    link: Annotated[
+        Literal["linear", "logistic"],
+        typer.Option("--link", help="regression: ratings, or yes and no."),
+    ] = "linear",
+    l2: Annotated[
+        float, typer.Option("--l2", min=0, help="regression: penalty on large weights.")
+    ] = 0.01,
     seed: Seed = 1,
     force: Force = False,
     dry_run: DryRun = False,
@@ -123,13 +143,17 @@ def train(
     shared: dict[str, Any] = {
         "rejects": rejects, "on_error": on_error, "text_key": text_key, "force": force,
     }  # fmt: skip
+    labels = {"label_key": label_key, "val_fraction": val_fraction}
+    if kind == "regression":
+        fitting = {"link": link, "l2": l2, "seed": seed, **labels}
+        _train_regression(names, output, vectors, encoder, fitting, shared, dry_run)
+        return
     if kind == "classifier":
         training = {
             "dim": dim, "word_ngrams": word_ngrams, "min_chars": min_chars, "max_chars": max_chars,
             "buckets": num_buckets, "max_words": max_words, "min_count": min_count,
             "epochs": epochs, "learning_rate": learning_rate, "seed": seed,
         }  # fmt: skip
-        labels = {"label_key": label_key, "val_fraction": val_fraction}
         _train_classifier(names, output, training, labels, shared, dry_run)
         return
     from llmtools.data.ngram_estimate import NGramSettings
@@ -185,4 +209,38 @@ def _train_classifier(
         counts,
         f"{output}: {len(counts['labels'])} labels, {counts['words']:,} words, from"
         f" {counts['documents']:,} documents; {judged}",
+    )
+
+
+def _train_regression(
+    names: list[str],
+    output: str,
+    vectors: str | None,
+    encoder: str | None,
+    fitting: dict[str, Any],
+    shared: dict[str, Any],
+    dry_run: bool,
+) -> None:
+    from llmtools.data.regression_train import Source, check_arguments, train_regression_file
+
+    source = Source(vectors=vectors, encoder=encoder)
+    check_arguments(output, source, shared["on_error"])
+    if dry_run:
+        from llmtools.plan.data import plan_regression_train
+
+        show_plan(plan_regression_train(names, output, vectors, encoder, **shared))
+        return
+    if encoder is not None:
+        from llmtools.engine.embed import Embedder
+
+        source = Source(encoder=encoder, embed=Embedder(Path(encoder)))
+    counts = train_regression_file(names, output, source, **fitting, **shared)
+    judged = "nothing was held out to judge it"
+    if counts["held_out"]:
+        found = [f"{key} {counts[key]:.4f}" for key in MEASURES if key in counts]
+        judged = f"on {counts['held_out']:,} held out: {', '.join(found)}"
+    report(
+        counts,
+        f"{output}: {counts['dim']:,} numbers a vector, from {counts['documents']:,} documents;"
+        f" {judged}",
     )

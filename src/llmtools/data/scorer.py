@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from llmtools.data.fasttext import FastText
 from llmtools.data.ngram_arpa import MAGIC, load_arpa
 from llmtools.data.ngram_lm import FORMAT, NGramModel, load_model
 from llmtools.data.ngram_text import NORMALIZE
+from llmtools.data.regression import FORMAT as REGRESSION
+from llmtools.data.regression import Embed, Regression, load_regression
 from llmtools.errors import InputError, UsageError, did_you_mean
 from llmtools.formats import tensor_header
 from llmtools.formats.fasttext import is_fasttext
@@ -86,12 +88,44 @@ class ClassifierScorer:
         return {name: found[:, column] for name, column in self._columns.items()}
 
 
-def load_scorer(path: str, *, name: str | None = None, normalize: str | None = None) -> Scorer:
+class RegressionScorer:
+    """What a regression says of the vectors that a model gives the documents."""
+
+    def __init__(self, model: Regression, embed: Embed, where: str, name: str | None) -> None:
+        self.where = where
+        self.name = name or "regression"
+        self._model = model
+        self._embed = embed
+
+    def score(self, batch: Batch) -> Scores:
+        vectors = self._embed(
+            [str(batch.text(row), "utf-8") for row in range(len(batch.documents))]
+        )
+        if vectors.shape[1] != len(self._model.weights):
+            raise InputError(
+                f"{self.where}: made for vectors of {len(self._model.weights)} numbers; the"
+                f" encoder's have {vectors.shape[1]}"
+            )
+        found = self._model.scores(vectors)
+        # A text without tokens has no vector.
+        found[~vectors.any(axis=1)] = np.nan
+        return {self.name: found}
+
+
+def load_scorer(
+    path: str,
+    *,
+    name: str | None = None,
+    normalize: str | None = None,
+    encoder: str | None = None,
+    open_encoder: Callable[[str], Embed] | None = None,
+) -> Scorer:
     """The scorer in a file; `name` replaces the name it has by itself.
 
     normalize: what texts go through before an ARPA model sees them, which the file cannot say; as
-    the manifest beside it says where it is None, else nothing. Raises InputError for a file that is
-    missing, damaged or no scorer.
+    the manifest beside it says where it is None, else nothing. open_encoder: loads the model whose
+    vectors a regression takes, `encoder` or the one it was trained with. Raises InputError for a
+    file that is missing, damaged or no scorer.
     """
     label = None
     if not Path(path).is_file() and ":" in path:
@@ -110,6 +144,12 @@ def load_scorer(path: str, *, name: str | None = None, normalize: str | None = N
         kind = header.metadata.get("format", "") if header is not None else ""
         if kind == FORMAT:
             return NGramScorer(load_model(Path(path)), path, name)
+        if kind == REGRESSION:
+            regression = load_regression(Path(path))
+            encoder = encoder or regression.encoder
+            if not encoder or open_encoder is None:
+                raise UsageError(f"{path}: a regression of vectors; --encoder names their model")
+            return RegressionScorer(regression, open_encoder(encoder), path, name)
         raise InputError(f"{path}: a safetensors file of another kind ({kind or 'unnamed'})")
     if head.lstrip().startswith(MAGIC):
         model = load_arpa(Path(path), normalize or _normalize_of(Path(path)))

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmtools.data.encode import EncodeSettings, frame_vocabulary
@@ -26,6 +27,7 @@ from llmtools.formats.skips import OnError, check_rejects
 from llmtools.formats.stream import STDIO, bare_suffix, check_outputs
 from llmtools.formats.token_files import FILE_FRAME_BYTES
 from llmtools.formats.tokens import Agreement
+from llmtools.formats.vectors import open_vectors
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import (
     Frames,
@@ -310,6 +312,48 @@ def plan_classifier_train(
         time=_time("scorer train", sizes.content),
         outputs=_outputs(output, rejects),
         facts=_facts(names, sizes.content, weights=num_weights),
+    )
+
+
+def plan_regression_train(
+    names: list[str],
+    output: str,
+    vectors: str | None,
+    encoder: str | None,
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    force: bool,
+) -> Plan:
+    """Memory is that of the vectors, or of the model that gives them."""
+    check_rejects(output, rejects, on_error, force=force)
+    _check_files(_outputs(output, rejects), force=force)
+    sample_documents(names, text_key=text_key, on_error=on_error)
+    sizes = measure_inputs(names)
+    dim, held, basis = 0, 0, ""
+    if vectors is not None:
+        matrix = open_vectors(Path(vectors))
+        dim, held, basis = matrix.shape[1], matrix.nbytes, "the vectors"
+    elif encoder is not None:
+        # Not at the top: it imports torch, which no other plan of a data command needs.
+        from llmtools.model.load import read_shape
+
+        config, held = read_shape(Path(encoder))
+        dim, basis = config.hidden_size, "the model's weights, in 32 bits twice their file at most"
+        held *= 4
+    return Plan(
+        command="scorer train",
+        memory=Estimate(value=COSTS["score"].memory + held, basis=f"at most, {basis}"),
+        disk=Estimate(value=8 * dim, basis="eight bytes a weight"),
+        time=Estimate(
+            value=None,
+            basis="unknown (a pass of the model over each document)"
+            if encoder
+            else "unknown (seconds: reading the documents)",
+        ),
+        outputs=_outputs(output, rejects),
+        facts=_facts(names, sizes.content, dim=dim),
     )
 
 
