@@ -47,6 +47,7 @@ BASE = {
     "generate": "generate base 'The capital' --max-tokens 8 --temperature 2 --seed 1",
     "serve": "serve base --port 0",
 }
+BY_MODEL = "score docs.jsonl --with chatty -o out"
 LIMIT = "--max-perplexity 1e6"
 JUDGED = BASE["filter"] + f" --annotate --perplexity lm.safetensors {LIMIT}"
 THIRDS = JUDGED.replace(f"lm.safetensors {LIMIT}", "other-lm.safetensors --perplexity-bucket head")
@@ -228,6 +229,9 @@ CASES: dict[str, dict[str, Case]] = {
         "--with": Case(instead="score docs.jsonl --with other-lm.safetensors -o out"),
         "--name": Case("--name simple"),
         "--encoder": Case("--encoder chatty", "score docs.jsonl --with rating.safetensors -o out"),
+        "--normalize": Case("--normalize none", base="score docs.jsonl --with lm.arpa -o out"),
+        "--context": Case("--context 4", base=BY_MODEL),
+        "--device": Case("--device cuda:77", base=BY_MODEL, refused=NO_DEVICE),
         "--output": _output("score"),
         "--force": EXISTS,
         "--dry-run": PLAN,

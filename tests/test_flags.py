@@ -157,8 +157,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(folder / "wide.json", intermediate_size=64)
     run_here("tokenize", "docs.jsonl", "-t", "tok.json", "-o", "t.safetensors", cwd=folder)
     for source, name in (("docs.jsonl", "lm"), ("varied.jsonl", "other-lm")):
-        line = ("scorer", "train", source, "--order", "2", "-o", f"{name}.safetensors")
-        run_here(*line, cwd=folder)
+        for ending in ("safetensors", "arpa"):
+            line = ("scorer", "train", source, "--order", "2", "-o", f"{name}.{ending}")
+            run_here(*line, cwd=folder)
     for seed in range(2):
         drawn = np.random.default_rng(seed).normal(size=(16, 3))
         np.save(folder / f"v{seed}.npy", drawn.astype(np.float32))

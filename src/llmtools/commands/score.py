@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from llmtools.commands.common import (
+    Device,
     DryRun,
     Force,
     Inputs,
@@ -19,15 +20,23 @@ from llmtools.commands.common import (
     check_json_output,
     command,
     lean_process,
+    let_threads_sleep,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
 from llmtools.errors import UsageError
+from llmtools.formats.gguf import is_gguf
+from llmtools.formats.hub import is_hub_name
 from llmtools.formats.stream import STDIO
 
 app = make_app()
+
+
+def _is_model(path: str) -> bool:
+    """A model directory, a GGUF file or a name of the hub, as opposed to a scorer's file."""
+    return is_hub_name(path) or Path(path).is_dir() or is_gguf(Path(path))
 
 
 @command(
@@ -38,6 +47,7 @@ app = make_app()
         "llm score docs.jsonl.zst --with lm.safetensors -o scored.jsonl.zst",
         "llm score docs.jsonl --with a.safetensors --name a --with b.safetensors --name b"
         " -o scored.jsonl",
+        "llm score docs.jsonl --with SmolLM2-135M-Instruct.Q4_1.gguf -o scored.jsonl",
     ],
 )
 def score(
@@ -45,7 +55,10 @@ def score(
     inputs: Inputs = None,
     scorers: Annotated[
         list[str],
-        typer.Option("--with", help="A file of llm scorer train or .arpa; again for more."),
+        typer.Option(
+            "--with",
+            help="A file of llm scorer train, .arpa, a fastText model or MODEL; again for more.",
+        ),
     ],
     names: Annotated[
         list[str] | None,
@@ -55,6 +68,15 @@ def score(
         str | None,
         typer.Option("--encoder", help="The model of a regression's vectors, where it has moved."),
     ] = None,
+    normalize: Annotated[
+        Literal["ccnet", "words", "none"] | None,
+        typer.Option("--normalize", help=".arpa: for its texts.  [default: its manifest's, none]"),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option("--context", help="MODEL: tokens of a window.  [default: its own, to 2048]"),
+    ] = None,
+    device: Device = "auto",
     output: Output = STDIO,
     force: Force = False,
     dry_run: DryRun = False,
@@ -70,10 +92,17 @@ def score(
             f"{len(scorers)} --with and {len(names)} --name; give each scorer a name, or none"
         )
     files = resolve_inputs(inputs)
-    lean_process()
+    models = [path for path in scorers if _is_model(path)]
+    if not models and (device != "auto" or context is not None):
+        flag = "--context" if context is not None else "--device"
+        raise UsageError(f"{flag} has no effect: no --with is a model")
+    if models:
+        let_threads_sleep()
+    else:
+        lean_process()
     from llmtools.data.regression import Embed
     from llmtools.data.score import check_names, score_documents
-    from llmtools.data.scorer import load_scorer
+    from llmtools.data.scorer import NGramScorer, Scorer, load_scorer
 
     given: Sequence[str | None] = names or [None] * len(scorers)
 
@@ -82,10 +111,17 @@ def score(
 
         return Embedder(Path(path))
 
-    loaded = [
-        load_scorer(path, name=name, encoder=encoder, open_encoder=open_encoder)
-        for path, name in zip(scorers, given, strict=True)
-    ]
+    loaded: list[Scorer] = []
+    for path, name in zip(scorers, given, strict=True):
+        if path in models:
+            from llmtools.engine.model_scorer import ModelScorer
+
+            loaded.append(ModelScorer(path, name=name, context=context, device=device))
+        else:
+            more = {"normalize": normalize, "encoder": encoder}
+            loaded.append(load_scorer(path, name=name, open_encoder=open_encoder, **more))
+    if normalize is not None and not any(isinstance(one, NGramScorer) for one in loaded):
+        raise UsageError("--normalize has no effect: no --with is an ARPA file")
     check_names(loaded)
     if dry_run:
         from llmtools.plan.data import plan_score

@@ -191,9 +191,13 @@ def count_line(counts: Mapping[str, Any]) -> str:
 
 
 def settings_of(pipeline: Pipeline) -> dict[str, str]:
-    """What decides the output besides values: the contents of tokenizers, by digest."""
+    """What decides the output besides values: contents of tokenizers and scorers, by digest."""
     found = {}
     for stage in pipeline.stages:
+        for scorer in stage.values.get("scorers") or ():
+            files = sorted(Path(scorer).glob("*")) if os.path.isdir(scorer) else [Path(scorer)]
+            for file in filter(Path.is_file, files):
+                found[f"contents of {file}"] = digest_file(file)[1]
         name = stage.values.get("tokenizer")
         if name is not None:
             path = Path(name) / "tokenizer.json" if os.path.isdir(name) else Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from llmtools import terminal
@@ -51,7 +52,7 @@ def score_documents(
     names = [scorer.name for scorer in scorers]
     recorder = Recorder("score", {"scores": names, "text_key": text_key})
     for scorer in scorers:
-        recorder.read_named(scorer.where)
+        recorder.read_path(Path(scorer.where))
     with open_skips(output, rejects, on_error, force=force) as skips:
         skips.adds_metadata = True
         documents = read_documents(inputs, text_key=text_key, on_read=recorder.read, skips=skips)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -143,7 +144,13 @@ def load_scorer(
             header = tensor_header.read_header(file, path)
         kind = header.metadata.get("format", "") if header is not None else ""
         if kind == FORMAT:
-            return NGramScorer(load_model(Path(path)), path, name)
+            loaded = load_model(Path(path))
+            if normalize not in (None, loaded.normalize):
+                raise UsageError(
+                    f"--normalize {normalize}: {path} was trained with {loaded.normalize};"
+                    " only ARPA files do not say"
+                )
+            return NGramScorer(loaded, path, name)
         if kind == REGRESSION:
             regression = load_regression(Path(path))
             encoder = encoder or regression.encoder
@@ -152,12 +159,19 @@ def load_scorer(
             return RegressionScorer(regression, open_encoder(encoder), path, name)
         raise InputError(f"{path}: a safetensors file of another kind ({kind or 'unnamed'})")
     if head.lstrip().startswith(MAGIC):
-        model = load_arpa(Path(path), normalize or _normalize_of(Path(path)))
-        return NGramScorer(model, path, name)
+        state = Path(path).stat()
+        how = normalize or _normalize_of(Path(path))
+        return NGramScorer(_cached_arpa(path, how, state.st_size, state.st_mtime_ns), path, name)
     raise InputError(
         f"{path}: not a scorer (an n-gram language model of llm scorer train, or an ARPA file);"
         f" it begins with {head[:16]!r}"
     )
+
+
+@lru_cache(4)
+def _cached_arpa(path: str, normalize: str, size: int, mtime_ns: int) -> NGramModel:
+    """A worker process asks for it once for every unit, and reading one takes long."""
+    return load_arpa(Path(path), normalize)
 
 
 def _normalize_of(path: Path) -> str:
