@@ -26,6 +26,7 @@ import xxhash
 
 from llmtools import cli, terminal
 from llmtools.commands.common import FUNCTIONS, byte_size, report, resolve_values, resume_command
+from llmtools.commands.rule_flags import rule_fields
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import remove
 from llmtools.formats.malformed import NothingLeft
@@ -194,6 +195,13 @@ def settings_of(pipeline: Pipeline) -> dict[str, str]:
     """What decides the output besides values: contents of tokenizers and scorers, by digest."""
     found = {}
     for stage in pipeline.stages:
+        if stage.name == "filter":
+            named = (
+                stage.values.get(k) for k, (f, _) in rule_fields().items() if f.metadata["is_file"]
+            )
+            for file in (Path(str(name)) for name in named if name is not None):
+                if file.is_file():
+                    found[f"contents of {file}"] = digest_file(file)[1]
         for scorer in stage.values.get("scorers") or ():
             files = sorted(Path(scorer).glob("*")) if os.path.isdir(scorer) else [Path(scorer)]
             for file in filter(Path.is_file, files):

@@ -16,28 +16,26 @@ all the same.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from llmtools.data.ngram_estimate import Corpus, Order
-from llmtools.data.ngram_lm import MAX_ORDER, NGramModel, NGrams, build_model, extend_hash
+from llmtools.data.ngram_lm import NGramModel, NGrams, build_model, extend_hash
 from llmtools.data.ngram_text import Hashes, split_words
 from llmtools.errors import InputError
+from llmtools.formats.ngram import ARPA_COUNT, ARPA_MAGIC, MAX_ORDER
 from llmtools.formats.stream import InputStream, open_input
 
-MAGIC = b"\\data\\"
 MAX_LINE = 1 << 20
-_COUNT = re.compile(rb"ngram\s+(\d{1,3})\s*=\s*(\d{1,15})")
 _LINES = 1 << 14
 
 
 def dump_arpa(corpus: Corpus, orders: Sequence[Order]) -> Iterator[bytes]:
     """The text of a model, in pieces."""
     counts = "".join(f"ngram {n}={len(one.probs)}\n" for n, one in enumerate(orders, 1))
-    yield MAGIC + b"\n" + counts.encode()
+    yield ARPA_MAGIC + b"\n" + counts.encode()
     words = corpus.words
     for n, one in enumerate(orders, 1):
         yield f"\n\\{n}-grams:\n".encode()
@@ -91,11 +89,11 @@ class _Reader:
                 return line
 
     def read(self, normalize: str) -> NGramModel:
-        if self._line().strip() != MAGIC:
+        if self._line().strip() != ARPA_MAGIC:
             raise self._fault("an ARPA file begins with \\data\\")
         counts: list[int] = []
         line = self._line()
-        while (found := _COUNT.fullmatch(line.strip())) is not None:
+        while (found := ARPA_COUNT.fullmatch(line.strip())) is not None:
             counts.append(int(found[2]))
             if int(found[1]) != len(counts):
                 raise self._fault(f"counts of order {len(counts)} are missing")

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 
 from llmtools.data.jit import kernel
-from llmtools.data.ngram_lm import MAX_ORDER, Doubles, NGrams, extend_hash
+from llmtools.data.ngram_lm import Doubles, NGrams, extend_hash
 from llmtools.data.ngram_text import (
     BEGIN,
     END,
@@ -40,6 +40,7 @@ from llmtools.data.ngram_text import (
 )
 from llmtools.errors import UsageError
 from llmtools.formats.malformed import NothingLeft
+from llmtools.formats.ngram import MAX_ORDER
 
 SPECIAL = (b"<unk>", b"<s>", b"</s>")
 _BEGIN_ID, _END_ID = 1, 2

@@ -37,13 +37,12 @@ from llmtools.data.ngram_text import (
 )
 from llmtools.errors import InputError
 from llmtools.formats import tensor_header
+from llmtools.formats.ngram import FORMAT, MAX_ORDER
 from llmtools.formats.tokens import read_count
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-FORMAT = "llmtools/ngram-lm@1"
-MAX_ORDER = 16
 # What KenLM gives a word outside the vocabulary of a model without <unk>.
 NO_UNKNOWN = -100.0
 # Rows for each n-gram: emptier tables need fewer steps and more room.

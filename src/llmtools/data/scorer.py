@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from llmtools.data.batch import Batch
 from llmtools.data.fasttext import FastText
-from llmtools.data.ngram_arpa import MAGIC, load_arpa
-from llmtools.data.ngram_lm import FORMAT, NGramModel, load_model
+from llmtools.data.ngram_arpa import load_arpa
+from llmtools.data.ngram_lm import NGramModel, load_model
 from llmtools.data.ngram_text import NORMALIZE
 from llmtools.data.regression import FORMAT as REGRESSION
 from llmtools.data.regression import Embed, Regression, load_regression
@@ -21,6 +21,7 @@ from llmtools.errors import InputError, UsageError, did_you_mean
 from llmtools.formats import tensor_header
 from llmtools.formats.fasttext import is_fasttext
 from llmtools.formats.manifest import read_manifest
+from llmtools.formats.ngram import ARPA_MAGIC, FORMAT
 from llmtools.formats.stream import open_input
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
@@ -158,7 +159,7 @@ def load_scorer(
                 raise UsageError(f"{path}: a regression of vectors; --encoder names their model")
             return RegressionScorer(regression, open_encoder(encoder), path, name)
         raise InputError(f"{path}: a safetensors file of another kind ({kind or 'unnamed'})")
-    if head.lstrip().startswith(MAGIC):
+    if head.lstrip().startswith(ARPA_MAGIC):
         state = Path(path).stat()
         how = normalize or _normalize_of(Path(path))
         return NGramScorer(_cached_arpa(path, how, state.st_size, state.st_mtime_ns), path, name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtools.errors import InputError
-from llmtools.formats import manifest, packed, tensor_header, tokens
+from llmtools.formats import manifest, ngram, packed, tensor_header, tokens
 from llmtools.formats.checkpoint import read_json_object
 from llmtools.formats.describe_data import (
     describe_frames,
@@ -87,6 +87,8 @@ def _file(place: Path) -> Description:
         raise InputError(f"{place}: an empty file")
     if tensor_header.is_container(head):
         return _container(place)
+    if head.lstrip().startswith(ngram.ARPA_MAGIC):
+        return ngram.describe_arpa(place)
     opening = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if opening == b"{" and place.stat().st_size <= MAX_OBJECT_BYTES:
         value = _one_object(place)
@@ -146,4 +148,6 @@ def _container(place: Path) -> Description:
         return describe_frames([str(place)])
     if form == packed.FORMAT:
         return describe_packed(place.parent)
+    if form == ngram.FORMAT:
+        return ngram.describe_ngram_model(place)
     return describe_weights(place)
