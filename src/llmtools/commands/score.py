@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,9 @@ from llmtools.errors import UsageError
 from llmtools.formats.gguf import is_gguf
 from llmtools.formats.hub import is_hub_name
 from llmtools.formats.stream import STDIO
+
+if TYPE_CHECKING:
+    from llmtools.data.scorer import Scorer
 
 app = make_app()
 
@@ -92,36 +95,15 @@ def score(
             f"{len(scorers)} --with and {len(names)} --name; give each scorer a name, or none"
         )
     files = resolve_inputs(inputs)
-    models = [path for path in scorers if _is_model(path)]
-    if not models and (device != "auto" or context is not None):
-        flag = "--context" if context is not None else "--device"
-        raise UsageError(f"{flag} has no effect: no --with is a model")
-    if models:
+    if any(map(_is_model, scorers)):
         let_threads_sleep()
     else:
         lean_process()
-    from llmtools.data.regression import Embed
     from llmtools.data.score import check_names, score_documents
-    from llmtools.data.scorer import NGramScorer, Scorer, load_scorer
 
-    given: Sequence[str | None] = names or [None] * len(scorers)
-
-    def open_encoder(path: str) -> Embed:
-        from llmtools.engine.embed import Embedder
-
-        return Embedder(Path(path))
-
-    loaded: list[Scorer] = []
-    for path, name in zip(scorers, given, strict=True):
-        if path in models:
-            from llmtools.engine.model_scorer import ModelScorer
-
-            loaded.append(ModelScorer(path, name=name, context=context, device=device))
-        else:
-            more = {"normalize": normalize, "encoder": encoder}
-            loaded.append(load_scorer(path, name=name, open_encoder=open_encoder, **more))
-    if normalize is not None and not any(isinstance(one, NGramScorer) for one in loaded):
-        raise UsageError("--normalize has no effect: no --with is an ARPA file")
+    loaded = _load(
+        scorers, names, normalize=normalize, encoder=encoder, context=context, device=device
+    )
     check_names(loaded)
     if dry_run:
         from llmtools.plan.data import plan_score
@@ -150,3 +132,46 @@ def score(
     without = {name: count for name, count in counts["without_score"].items() if count}
     listed = ", ".join(f"{count:,} without {name}" for name, count in without.items())
     report(counts, f"score: {counts['documents']:,} documents" + (f" ({listed})" * bool(listed)))
+
+
+def _load(
+    paths: list[str],
+    names: list[str] | None,
+    *,
+    normalize: str | None,
+    encoder: str | None,
+    context: int | None,
+    device: str,
+) -> list[Scorer]:
+    """All scorers; raises UsageError for a flag that none of them heeds."""
+    from llmtools.data.regression import Embed
+    from llmtools.data.scorer import NGramScorer, RegressionScorer, load_scorer
+
+    def open_encoder(path: str) -> Embed:
+        from llmtools.engine.embed import Embedder
+
+        return Embedder(Path(path), device=device)
+
+    loaded: list[Scorer] = []
+    given: Sequence[str | None] = names or [None] * len(paths)
+    for path, name in zip(paths, given, strict=True):
+        if _is_model(path):
+            from llmtools.engine.model_scorer import ModelScorer
+
+            loaded.append(ModelScorer(path, name=name, context=context, device=device))
+            continue
+        loaded.append(
+            load_scorer(
+                path, name=name, normalize=normalize, encoder=encoder, open_encoder=open_encoder
+            )
+        )
+    has_model = any(map(_is_model, paths))
+    has_encoder = any(isinstance(one, RegressionScorer) for one in loaded)
+    for flag, is_given, is_heeded in (
+        ("--normalize", normalize, any(isinstance(one, NGramScorer) for one in loaded)),
+        ("--context", context, has_model),
+        ("--device", device != "auto" or None, has_model or has_encoder),
+    ):
+        if is_given is not None and not is_heeded:
+            raise UsageError(f"{flag} has no effect on {', '.join(paths)}")
+    return loaded
