@@ -332,7 +332,8 @@ def test_every_flag_has_a_case_and_every_case_a_flag(command):
     if command not in ELSEWHERE:
         units = own & UNITS if "--workers" in own else set()
         assert own - units == CASES[command].keys()
-        text = (folder / "commands" / "test_workers.py").read_text()
+        files = ("test_workers.py", "test_executors.py")
+        text = "".join((folder / "commands" / name).read_text() for name in files)
         assert {flag for flag in units if f'"{flag}"' in text} == units
         return
     text = "".join((folder / name).read_text() for name in ELSEWHERE[command].split())

@@ -34,6 +34,8 @@ MODULES = (
     " llmtools.commands.generate llmtools.commands.inspect"
     " llmtools.data.dedup llmtools.data.filter llmtools.data.extract llmtools.data.encode"
     " llmtools.data.score llmtools.data.scorer llmtools.data.ngram_train"
+    " llmtools.data.rules.labels llmtools.data.classifier_train llmtools.data.regression_train"
+    " llmtools.engine.embed"
     " llmtools.data.pack llmtools.data.decode llmtools.align.finetune llmtools.train.pretrain"
     " llmtools.engine.load llmtools.engine.score llmtools.engine.jobs llmtools.evals.run"
     " llmtools.quant.gguf_export llmtools.formats.describe llmtools.model llmtools.ops"

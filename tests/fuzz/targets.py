@@ -9,12 +9,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import zstandard
 
 from faults.workshop import build
 from fuzz import mutate
 from fuzz.mutate import Mutator
 from support import run_llm
+from tiny_fasttext import write_model
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,28 @@ TARGETS = {
     "adapter_config.json": Target(
         "tuned/adapter_config.json", mutate.in_json, _commands(READ_MODEL, "tuned")
     ),
+    "fastText model": Target(
+        "lid.ftz",
+        mutate.in_bytes,
+        (
+            "filter short.jsonl --rules language --languages en --language-threshold 0"
+            " --lid-model lid.ftz -o out.jsonl",
+            "score short.jsonl --with lid.ftz -o out.jsonl",
+        ),
+    ),
+    "regression": Target(
+        "rating.safetensors",
+        mutate.in_safetensors,
+        ("score short.jsonl --with rating.safetensors -o out.jsonl",),
+    ),
+    "vectors": Target(
+        "vectors.npy",
+        mutate.in_bytes,
+        (
+            "scorer train short.jsonl --kind regression --label-key metadata.n"
+            " --vectors vectors.npy -o out.safetensors",
+        ),
+    ),
     "run.toml": Target("run/run.toml", mutate.in_text, RESUME[:2]),
     "metrics.jsonl": Target("run/metrics.jsonl", mutate.in_lines, RESUME[:2]),
     "latest": Target("run/latest", mutate.in_text, RESUME),
@@ -182,6 +206,13 @@ def build_bench(folder: Path) -> Path:
     half = f"pretrain rows --model-config model.json {TRAIN} run".split()
     run_llm(*half[:-1], "run", "--save-every", "2", cwd=folder)
     (folder / "llmtools.toml").write_text(SETTINGS)
+    write_model(
+        folder / "lid.ftz", loss=1, minn=2, maxn=3, is_quantised=True, has_norms=True,
+        is_pruned=True,
+    )  # fmt: skip
+    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(8, 3)))
+    rating = "scorer train short.jsonl --kind regression --label-key metadata.n"
+    run_llm(*rating.split(), "--encoder", "base", "-o", "rating.safetensors", cwd=folder)
     # As a kill after step 2 leaves it.
     shutil.rmtree(folder / "run" / "step-000003")
     (folder / "run" / "latest").write_text("step-000002\n")

@@ -18,6 +18,7 @@ Integers = npt.NDArray[np.int64]
 
 
 T = TypeVar("T")
+MAX_RATING = 1e30
 
 
 def labelled_documents(
@@ -66,8 +67,8 @@ def as_class(document: Document, value: Any) -> str:
 
 def as_number(document: Document, value: Any) -> float:
     """A label as a number, true and false as 1 and 0; raises MalformedRecord for what is none."""
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        reason = f"the label is {value!r}, not a number"
+    if not isinstance(value, int | float) or not abs(value) <= MAX_RATING:
+        reason = f"the label is {value!r}, not a number up to {MAX_RATING:g}"
         raise MalformedRecord(document.where, reason, document.raw)
     return float(value)
 

@@ -20,6 +20,8 @@ from llmtools.formats import tensor_header
 
 FORMAT = "llmtools/regression@1"
 BLOCK_ROWS = 1 << 14
+# Of vectors and weights: the squares of vectors and the sums of products stay finite.
+MAX_NUMBER = 1e60
 MAX_NEWTON_STEPS = 50
 TOLERANCE = 1e-9
 
@@ -99,9 +101,12 @@ def _moments(vectors: npt.NDArray[Any]) -> tuple[Numbers, Numbers]:
     total = np.zeros((2, vectors.shape[1]))
     for start in range(0, len(vectors), BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS].astype(np.float64)
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        bad = np.flatnonzero(~(np.abs(block) <= MAX_NUMBER).all(axis=1))
         if len(bad):
-            raise InputError(f"vector {start + int(bad[0])} has numbers that are not finite")
+            raise InputError(
+                f"vector {start + int(bad[0])} has a number that is not finite, or beyond"
+                f" {MAX_NUMBER:g}"
+            )
         total[0] += block.sum(axis=0)
     mean = total[0] / len(vectors)
     for start in range(0, len(vectors), BLOCK_ROWS):
@@ -154,8 +159,8 @@ def load_regression(path: Path) -> Regression:
         or bias.shape != (1,)
         or {weights.dtype.name, bias.dtype.name} != {"float64"}
         or link not in get_args(Link)
-        or not np.isfinite(weights).all()
-        or not np.isfinite(bias).all()
+        or not (np.abs(weights) <= MAX_NUMBER).all()
+        or not (np.abs(bias) <= MAX_NUMBER).all()
     ):
         raise InputError(f"{where}: its weights, bias or link are not those of a regression")
     return Regression(
