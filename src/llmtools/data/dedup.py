@@ -16,7 +16,7 @@ import orjson
 from llmtools import terminal
 from llmtools.data.batch import Batch, batches
 from llmtools.data.dedup_index import Names, Stored, write_stored
-from llmtools.data.dedup_output import drop_log, write_kept, write_named
+from llmtools.data.dedup_output import drop_log, write_named
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.data.keep import Keep
 from llmtools.data.minhash import MinHashSettings
@@ -160,7 +160,7 @@ def dedup(
                 sizes = clusters.size if settings.cluster_ids else None
                 write_named(replay.raw_records(), clusters, names, sizes, sinks)
             else:
-                write_kept(replay.raw_records(), clusters, kept)
+                replay.copy(clusters.is_kept, kept)
             check_left(clusters, inputs, ", ".join(indexes))
             # All or none: neither output is published before both are written out.
             for sink in sinks:

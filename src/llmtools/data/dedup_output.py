@@ -16,13 +16,6 @@ from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.stream import OutputStream
 
 
-def write_kept(records: Iterable[bytes], clusters: Clusters, sink: OutputStream) -> None:
-    """Write the survivors as they are."""
-    for raw, is_kept in zip(records, clusters.is_kept.tolist(), strict=True):
-        if is_kept:
-            sink.write(raw + b"\n")
-
-
 def write_named(
     records: Iterable[bytes],
     clusters: Clusters,

@@ -27,7 +27,7 @@ from llmtools.data.bands import END
 from llmtools.data.batch import batches
 from llmtools.data.dedup import DedupSettings, Gathered, check_left
 from llmtools.data.dedup_index import Names, Stored, write_stored
-from llmtools.data.dedup_output import drop_log, write_kept, write_named
+from llmtools.data.dedup_output import drop_log, write_named
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.errors import InputError, UsageError
 from llmtools.formats import tensor_header
@@ -267,7 +267,7 @@ def apply(
             sizes = own["size"] if settings.cluster_ids else None
             write_named(replay.raw_records(), clusters, names, sizes, sinks)
         else:
-            write_kept(replay.raw_records(), clusters, kept)
+            replay.copy(clusters.is_kept, kept)
         check_left(clusters, work.inputs, "other shards")
         for sink in sinks:
             sink.flush()

@@ -11,6 +11,7 @@ Fast path: numba kernels. Readable reference: `signature_reference`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ class MinHashSettings:
         return self.num_buckets * self.hashes_per_bucket
 
 
+@functools.cache
 def permutations(settings: MinHashSettings) -> tuple[Any, Any]:
     """Factors a and summands b, each (num_hashes,): uint64 for datatrove, else uint32.
 

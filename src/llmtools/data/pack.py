@@ -12,7 +12,7 @@ import numpy as np
 from llmtools import terminal
 from llmtools.data.encode import EncodeSettings, encode_documents, frame_vocabulary
 from llmtools.errors import UsageError
-from llmtools.formats.document import as_documents, stream_records
+from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.packed import PADDING_DOCUMENT_ID, PackedRow, PackedWriter
@@ -185,11 +185,8 @@ def _encoded(
         raise UsageError(
             f"{stream.stream_name} holds documents, not token frames; name a tokenizer with -t"
         )
-    documents = as_documents(
-        stream_records(stream, skips),
-        text_key=settings.text_key,
-        id_key=settings.id_key,
-        skips=skips,
+    documents = stream_documents(
+        stream, text_key=settings.text_key, id_key=settings.id_key, skips=skips
     )
     for frame in encode_documents(documents, tokenizer, settings, PIPE_FRAME_BYTES):
         agreement.check(frame.vocabulary, stream.stream_name)

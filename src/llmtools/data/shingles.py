@@ -49,7 +49,7 @@ def shingles(batch: Batch, n_grams: int) -> tuple[Hashes, Integers]:
     offsets = np.zeros(batch.offsets.size, np.int64)
     # A word takes two bytes, itself and what ends it, or three where it is one wide character.
     hashes = np.empty(batch.buffer.size // 2 + offsets.size, np.uint64)
-    words_of_one = np.empty(longest // 2 + 1, np.uint64)
+    words_of_one = np.empty(longest // 2 + 2, np.uint64)
     _shingle(batch.buffer, batch.offsets, _fold_table(), n_grams, words_of_one, hashes, offsets)
     return hashes[: offsets[-1]], offsets
 
@@ -130,10 +130,14 @@ def _hash_words(
         i += 1
         if c < 128:
             folded = fold[c]
-            if folded >= _FIRST_LETTER:
-                x = (x ^ np.uint64(folded)) * _FNV_PRIME
-                in_word = True
-                number_part = 0
+            if folded != _ZERO and number_part == 0:
+                # Without a branch on where words end, which no processor foresees: the hash so far
+                # is written at every byte and stays where a word ends.
+                is_letter = folded >= _FIRST_LETTER
+                out[num_words] = x ^ (x >> _SHIFT_B)
+                num_words += 1 if in_word and not is_letter else 0
+                x = (x ^ np.uint64(folded)) * _FNV_PRIME if is_letter else _FNV_BASIS
+                in_word = is_letter
                 continue
         else:
             if c >= 0xC0:

@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import xxhash
 
 from llmtools.errors import InputError, did_you_mean
 from llmtools.formats.malformed import MalformedRecord, kind_of, no_metadata
 from llmtools.formats.skips import Skips
-from llmtools.formats.stream import InputStream, bare_suffix, open_input
+from llmtools.formats.stream import (
+    READ_BYTES,
+    InputStream,
+    OutputStream,
+    bare_suffix,
+    open_input,
+)
+
+_LINE_FEED, _RETURN, _BRACE = b"\n\r{"
 
 
 @dataclass(slots=True)
@@ -68,20 +78,39 @@ def read_records(
 def stream_records(stream: InputStream, skips: Skips | None = None) -> Iterator[Record]:
     """The JSON objects of an open stream; raises like read_records."""
     name = stream.stream_name
+    for raw, fields, number in _parsed(stream, skips):
+        yield Record(raw, fields, name, number)
+
+
+def _parsed(
+    stream: InputStream, skips: Skips | None
+) -> Iterator[tuple[bytes, dict[str, Any], int]]:
+    """Raw bytes, fields and place of each record; the inner loop of all reading."""
     if not _holds_lines(stream):
         for item in _whole_file_records(stream):
             if isinstance(item, Record):
-                yield item
+                yield item.raw, item.fields, item.line
             else:
                 _drop(item, skips)
         return
-    for number, raw in _lines(stream):
+    loads = orjson.loads
+    for number, line in enumerate(stream, stream.first_line):
+        raw = line.rstrip(b"\r\n")
         try:
-            fields = _parse(raw, f"{name}:{number}")
-        except MalformedRecord as fault:
-            _drop(fault, skips)
-            continue
-        yield Record(raw, fields, name, number)
+            fields = loads(raw)
+        except orjson.JSONDecodeError:
+            fields = None
+        if type(fields) is not dict:
+            # A blank line, a byte order mark, or no object: rare, so the loop looks for none.
+            raw = _bare(raw, number)
+            if not raw:
+                continue
+            try:
+                fields = _parse(raw, f"{stream.stream_name}:{number}")
+            except MalformedRecord as fault:
+                _drop(fault, skips)
+                continue
+        yield raw, fields, number
 
 
 def _drop(fault: MalformedRecord, skips: Skips | None) -> None:
@@ -97,11 +126,81 @@ def read_raw_records(
     for path in inputs:
         with open_input(path) as stream:
             if _holds_lines(stream):
-                yield from (raw for _, raw in _lines(stream))
+                numbered = enumerate(stream, stream.first_line)
+                yield from filter(None, (_bare(line, number) for number, line in numbered))
             else:
                 yield from (record.raw for record in _whole_file_records(stream))
             if on_read is not None:
                 on_read(stream)
+
+
+def copy_records(
+    inputs: Iterable[str],
+    wanted: npt.NDArray[np.bool_],
+    sink: OutputStream,
+    on_read: Callable[[InputStream], None],
+) -> int:
+    """Write the wanted ones of all records, a line each; returns how many records there are.
+
+    wanted: over all records, malformed ones too; what comes after its end is not written.
+    """
+    at = 0
+    for path in inputs:
+        with open_input(path) as stream:
+            if _holds_lines(stream):
+                at += copy_lines(stream, wanted[at:], sink, has_mark=stream.first_line == 1)
+            else:
+                for record in _whole_file_records(stream):
+                    if at < wanted.size and wanted[at]:
+                        sink.write(record.raw + b"\n")
+                    at += 1
+            on_read(stream)
+    return at
+
+
+def copy_lines(
+    stream: BinaryIO, wanted: npt.NDArray[np.bool_], sink: OutputStream, *, has_mark: bool = False
+) -> int:
+    """Write the wanted ones of a stream's lines that are not blank; returns how many there are.
+
+    has_mark: the stream may begin with a byte order mark.
+    """
+    at = 0
+    for block in _blocks_of_lines(stream):
+        data = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(data == _LINE_FEED)
+        starts = np.r_[0, ends[:-1] + 1]
+        if (data[starts] == _BRACE).all() and (data[ends - 1] != _RETURN).all():
+            # All lines are records as they stand, so that whole runs of them can be copied.
+            chosen = np.zeros(starts.size + 2, np.int8)
+            own = wanted[at : at + starts.size]
+            chosen[1 : 1 + own.size] = own
+            steps = np.diff(chosen)
+            runs = zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True)
+            for first, after in runs:
+                sink.write(memoryview(block)[starts[first] : ends[after - 1] + 1])
+            at += starts.size
+        else:
+            for number, line in enumerate(block.split(b"\n")[:-1], 1 if has_mark else 2):
+                if raw := _bare(line, number):
+                    if at < wanted.size and wanted[at]:
+                        sink.write(raw + b"\n")
+                    at += 1
+        has_mark = False
+    return at
+
+
+def _blocks_of_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream in blocks of whole lines; a last line without an end is given one."""
+    parts: list[bytes] = []
+    while block := stream.read(READ_BYTES):
+        end = block.rfind(b"\n") + 1
+        parts.append(block[:end] if end else block)
+        if end:
+            yield b"".join(parts)
+            parts = [block[end:]]
+    if last := b"".join(parts):
+        yield last + b"\n"
 
 
 def _holds_lines(stream: InputStream) -> bool:
@@ -112,14 +211,10 @@ def _holds_lines(stream: InputStream) -> bool:
     return bare_suffix(stream.stream_name) != ".txt" and not start.startswith(b"[")
 
 
-def _lines(stream: InputStream) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, numbered, without line ends or byte order mark."""
-    for number, line in enumerate(stream, stream.first_line):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        raw = line.rstrip(b"\r\n")
-        if raw and not raw.isspace():
-            yield number, raw
+def _bare(line: bytes, number: int) -> bytes:
+    """A line without its end and byte order mark; nothing where it is blank."""
+    raw = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
+    return b"" if raw.isspace() else raw
 
 
 def _whole_file_records(stream: InputStream) -> Iterator[Record | MalformedRecord]:
@@ -189,33 +284,37 @@ def read_documents(
     Raises InputError with file, line and field where the text is absent or not a string, which
     `skips` may drop instead.
     """
-    records = read_records(inputs, on_read, skips)
-    return as_documents(records, text_key=text_key, id_key=id_key, skips=skips)
+    for path in inputs:
+        with open_input(path) as stream:
+            yield from stream_documents(stream, text_key=text_key, id_key=id_key, skips=skips)
+            if on_read is not None:
+                on_read(stream)
 
 
-def as_documents(
-    records: Iterable[Record],
+def stream_documents(
+    stream: InputStream,
     *,
     text_key: str = "text",
     id_key: str = "id",
     skips: Skips | None = None,
 ) -> Iterator[Document]:
-    """Records as documents; raises like read_documents."""
+    """The documents of an open stream; raises like read_documents."""
+    source = stream.stream_name
     checks_metadata = skips is not None and skips.adds_metadata
-    for record in records:
-        text = record.fields.get(text_key)
-        if not isinstance(text, str):
-            _drop(_no_text(record, text_key, text), skips)
+    for raw, fields, number in _parsed(stream, skips):
+        text = fields.get(text_key)
+        if type(text) is not str:
+            _drop(_no_text(Record(raw, fields, source, number), text_key, text), skips)
             continue
-        if checks_metadata and not isinstance(record.fields.get("metadata") or {}, dict):
-            _drop(no_metadata(record.raw, record.fields["metadata"], record.where), skips)
+        if checks_metadata and not isinstance(fields.get("metadata") or {}, dict):
+            _drop(no_metadata(raw, fields["metadata"], f"{source}:{number}"), skips)
             continue
-        key = record.fields.get(id_key)
+        key = fields.get(id_key)
         if key is None:
-            document_id = f"{PurePath(record.source).name}:{record.line}"
+            document_id = f"{PurePath(source).name}:{number}"
         else:
-            document_id = key if isinstance(key, str) else orjson.dumps(key).decode()
-        yield Document(record.raw, record.fields, record.source, record.line, document_id, text)
+            document_id = key if type(key) is str else orjson.dumps(key).decode()
+        yield Document(raw, fields, source, number, document_id, text)
 
 
 def _no_text(record: Record, text_key: str, value: Any) -> MalformedRecord:

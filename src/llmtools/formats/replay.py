@@ -7,12 +7,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import IO
+from typing import IO, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from llmtools.errors import InputError
-from llmtools.formats.document import Document, read_documents, read_raw_records
+from llmtools.formats.document import (
+    Document,
+    copy_lines,
+    copy_records,
+    read_documents,
+    read_raw_records,
+)
 from llmtools.formats.skips import Skips
-from llmtools.formats.stream import READ_BYTES, InputStream, output_faults
+from llmtools.formats.stream import READ_BYTES, InputStream, OutputStream, output_faults
 
 
 class Replay:
@@ -92,19 +101,43 @@ class Replay:
                 self._spool.seek(0)
             yield from (line[:-1] for line in self._spool)
             return
+        total = self._num_documents + len(self._dropped)
+        for number, raw in enumerate(read_raw_records(self._inputs, on_read=self._same())):
+            if number in self._dropped:
+                continue
+            if number == total:
+                raise self._grown()
+            yield raw
+
+    def copy(self, is_wanted: npt.NDArray[np.bool_], sink: OutputStream) -> None:
+        """Second reading: write the bytes of the wanted documents, (D,) in the same order.
+
+        Raises InputError when a file is no longer what it was.
+        """
+        if self._spool is not None:
+            with _spool_faults():
+                self._spool.seek(0)
+            copy_lines(cast(BinaryIO, self._spool), is_wanted, sink)
+            return
+        wanted = np.zeros(self._num_documents + len(self._dropped), np.bool_)
+        is_document = np.ones(wanted.size, np.bool_)
+        is_document[list(self._dropped)] = False
+        wanted[is_document] = is_wanted
+        if copy_records(self._inputs, wanted, sink, self._same()) > wanted.size:
+            raise self._grown()
+
+    def _same(self) -> Callable[[InputStream], None]:
+        """A check of each input, once it is read again, that it is what it was."""
         digests = iter(self._digests)
 
         def check(stream: InputStream) -> None:
             if stream.digest != next(digests):
                 raise InputError(f"{stream.stream_name}: changed while it was being read")
 
-        total = self._num_documents + len(self._dropped)
-        for number, raw in enumerate(read_raw_records(self._inputs, on_read=check)):
-            if number in self._dropped:
-                continue
-            if number == total:
-                raise InputError(f"{', '.join(self._inputs)}: grew while it was being read")
-            yield raw
+        return check
+
+    def _grown(self) -> InputError:
+        return InputError(f"{', '.join(self._inputs)}: grew while it was being read")
 
 
 def _spool_faults() -> AbstractContextManager[None]:
