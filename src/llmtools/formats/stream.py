@@ -95,11 +95,11 @@ class _Hashing(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
-        self._hash.update(data)
-        self.num_bytes += len(data)
-        buffer[: len(data)] = data
-        return len(data)
+        # Into the caller's buffer at once: a copy more of everything read costs as much as a hash.
+        size: int = self._source.readinto(buffer)  # type: ignore[attr-defined]
+        self._hash.update(memoryview(buffer)[:size])
+        self.num_bytes += size
+        return size
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -146,30 +146,33 @@ class _ZstdReader(io.RawIOBase):
 
 
 class _Guarded(io.RawIOBase):
-    """Decompressed bytes, hashed; turns decompression faults into one message naming the input."""
+    """Decompressed bytes, hashed; turns decompression faults into one message naming the input.
 
-    def __init__(self, source: Any, name: str) -> None:
-        self._source, self._name = source, name
-        self._hash = xxhash.xxh3_128()
+    is_plain: nothing is compressed, and these are the stored bytes, which have been hashed.
+    """
+
+    def __init__(self, source: Any, name: str, stored: _Hashing, *, is_plain: bool) -> None:
+        self._source, self._name, self._stored = source, name, stored
+        self._hash = None if is_plain else xxhash.xxh3_128()
 
     def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+        return self._stored.hexdigest() if self._hash is None else self._hash.hexdigest()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._source.read(len(buffer))
+            size: int = self._source.readinto(buffer)
         except EOFError as fault:
             raise InputError(
                 f"{self._name}: compressed data ends early; the file is truncated"
             ) from fault
         except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, OSError) as fault:
             raise InputError(f"{self._name}: cannot decompress: {fault}") from fault
-        self._hash.update(data)
-        buffer[: len(data)] = data
-        return len(data)
+        if self._hash is not None:
+            self._hash.update(memoryview(buffer)[:size])
+        return size
 
 
 class InputStream(io.BufferedReader):
@@ -226,8 +229,10 @@ def open_input(path: str) -> InputStream:
     elif magic[:3] == b"BZh":
         raw = bz2.BZ2File(buffered)
     else:
-        return InputStream(name, stored, _Guarded(buffered, name), first_line)
-    return InputStream(name, stored, _Guarded(raw, name), first_line)
+        content = _Guarded(buffered, name, stored, is_plain=True)
+        return InputStream(name, stored, content, first_line)
+    content = _Guarded(raw, name, stored, is_plain=False)
+    return InputStream(name, stored, content, first_line)
 
 
 # What '-' stands for instead of stdin: bytes, the name they go by, the number of their first line.
