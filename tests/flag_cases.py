@@ -79,6 +79,10 @@ LINES = "filter shapes.jsonl --rules c4 --min-num-sentences 1 --rejects rejects 
 PARAGRAPHS = "filter shapes.jsonl --rules c4-paragraphs --min-paragraphs 2"
 PARAGRAPHS += " --min-paragraph-length 30 --rejects rejects -o out"
 FINEWEB = "filter shapes.jsonl --rules fineweb --annotate -o out"
+REFINED = "filter shapes.jsonl --rules refinedweb --max-removed-words-ratio 0.9"
+REFINED += " --rejects rejects -o out"
+BLOCK = "filter pages.jsonl --rules url --rejects rejects -o out"
+BADWORDS = "filter pages.jsonl --rules badwords --rejects rejects -o out"
 NO_DEVICE = (4, "cuda:77")
 EXISTS = Case("-f", existing=True)
 THREADS = Case("--threads 3", watch="threads")
@@ -161,6 +165,25 @@ CASES: dict[str, dict[str, Case]] = {
         "--short-line-length": Case("--short-line-length 300", base=FINEWEB),
         "--char-duplicates-ratio": Case("--char-duplicates-ratio 0.5", base=FINEWEB),
         "--new-line-ratio": Case("--new-line-ratio 0", base=FINEWEB),
+        "--recipe": Case("--recipe gopher --min-stop-words 0"),
+        "--show-recipe": Case("--show-recipe"),
+        "--dialect": Case("--dialect dolma", base=LINES),
+        "--words": Case("--words unicode", base=SHAPES + " --annotate"),
+        "--max-uppercase-ratio": Case("--max-uppercase-ratio 0.01", base=REFINED),
+        "--max-numeric-ratio": Case("--max-numeric-ratio 0.1", base=REFINED),
+        "--min-line-words": Case("--min-line-words 5", base=REFINED),
+        "--max-removed-words-ratio": Case("--max-removed-words-ratio 0", base=REFINED),
+        "--url-key": Case("--url-key id", base=BLOCK + " --url-domains blocked.txt"),
+        "--url-domains": Case("--url-domains blocked.txt", base=BLOCK + " --url-domains list.txt"),
+        "--url-list": Case("--url-list urls.txt", base=BLOCK + " --url-domains list.txt"),
+        "--url-words": Case("--url-words words.txt", base=BLOCK + " --url-domains list.txt"),
+        "--url-soft-words": Case("--url-soft-words words.txt", base=BLOCK + " --url-list list.txt"),
+        "--soft-word-threshold": Case(
+            "--soft-word-threshold 3", base=BLOCK + " --url-soft-words words.txt"
+        ),
+        "--url-subwords": Case("--url-subwords words.txt", base=BLOCK + " --url-domains list.txt"),
+        "--badwords": Case("--badwords words.txt", base=BADWORDS + " --badwords urls.txt"),
+        "--badwords-inside": Case("--badwords-inside", base=BADWORDS + " --badwords words.txt"),
         "--text-key": Case("--text-key body"),
         "--id-key": Case("--id-key other"),
         **_skips("filter"),

@@ -79,6 +79,17 @@ def write_texts(folder: Path) -> None:
         "A line of some length comes twice.\nA line of some length comes twice.\nshort\nshort",
     ]
     lines(folder / "shapes.jsonl", [{"id": f"s{n}", "text": t} for n, t in enumerate(shapes)])
+    hosts = ("plain.example", "a.blocked.example", "x.example/ant-bee", "x.example/antbeecat")
+    pages = [
+        {"id": f"p{n}", "text": text, "other": "http://a.blocked.example", "url": f"http://{host}"}
+        for n, (host, text) in enumerate(
+            zip(hosts, ("no", "an ant", "antics", "none"), strict=True)
+        )
+    ]
+    lines(folder / "pages.jsonl", pages)
+    (folder / "blocked.txt").write_text("# domains\nblocked.example\n")
+    (folder / "urls.txt").write_text("http://plain.example\n")
+    (folder / "words.txt").write_text("ant\nbee\n")
     # Pairs whose shingles agree in 0.6 to 0.9: whether they share a bucket depends on the hashes.
     near = []
     for pair in range(40):

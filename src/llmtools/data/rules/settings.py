@@ -259,6 +259,52 @@ class FineWebSettings:
         return []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinedWebSettings:
+    """Lines that are no text, and how much of a document they may be."""
+
+    max_uppercase_ratio: float = flag(0.5, "remove lines of which more is upper case.")
+    max_numeric_ratio: float = flag(0.999999, "remove lines of which more is digits.")
+    min_line_words: int = flag(2, "remove lines of fewer words.")
+    max_removed_words_ratio: float = flag(0.05, "share of words removed at most.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class URLSettings:
+    """Block lists, files of one entry a line."""
+
+    url_key: str = flag("url", "the field, of metadata or the record, that holds the address.")
+    url_domains: str | None = flag(None, "file of blocked domains.", is_file=True)
+    url_list: str | None = flag(None, "file of blocked addresses.", is_file=True)
+    url_words: str | None = flag(None, "file of words that block an address.", is_file=True)
+    url_soft_words: str | None = flag(None, "file of words of which several do.", is_file=True)
+    soft_word_threshold: int = flag(2, "that many soft words block.", at_least=1)
+    url_subwords: str | None = flag(None, "file of strings that do anywhere.", is_file=True)
+
+    def faults(self) -> list[str]:
+        """Whether there is a list at all."""
+        lists = (self.url_domains, self.url_list, self.url_words)
+        if any((*lists, self.url_soft_words, self.url_subwords)):
+            return []
+        return ["rule url needs a block list: --url-domains, --url-list, --url-words FILE ..."]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadWordsSettings:
+    """A list of words, one a line."""
+
+    badwords: str | None = flag(None, "file of words that drop a document.", is_file=True)
+    badwords_inside: bool = flag(False, "also within words (ja, th, zh).")
+
+    def faults(self) -> list[str]:
+        """Whether there is a list."""
+        return [] if self.badwords else ["rule badwords needs a list: --badwords FILE"]
+
+
 def limits(option: str, given: str) -> NGramLimits:
     """'2:0.2,3:0.18' as ((2, 0.2), (3, 0.18)); an empty string switches the checks off."""
     try:

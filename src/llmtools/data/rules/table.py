@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from llmtools.data.rules.recipes import Recipe, Step
 from llmtools.data.rules.score_settings import PerplexitySettings, WhereSettings
 from llmtools.data.rules.settings import (
+    BadWordsSettings,
     C4ParagraphSettings,
     C4Settings,
     ClassifierSettings,
@@ -21,8 +23,10 @@ from llmtools.data.rules.settings import (
     GopherQualitySettings,
     LanguageSettings,
     LengthSettings,
+    RefinedWebSettings,
     RepetitionSettings,
     SymbolSettings,
+    URLSettings,
     make,
 )
 from llmtools.errors import UsageError, did_you_mean
@@ -63,6 +67,9 @@ KINDS: dict[str, Kind] = {
     "c4": Kind(settings=C4Settings, rule="c4:C4Rule"),
     "c4-paragraphs": Kind(settings=C4ParagraphSettings, rule="fineweb:C4ParagraphRule"),
     "fineweb": Kind(settings=FineWebSettings, rule="fineweb:FineWebRule"),
+    "refinedweb": Kind(settings=RefinedWebSettings, rule="refinedweb:RefinedWebRule"),
+    "url": Kind(settings=URLSettings, rule="url:URLRule"),
+    "badwords": Kind(settings=BadWordsSettings, rule="badwords:BadWordsRule"),
 }
 
 
@@ -87,8 +94,12 @@ def choose(
     names: tuple[str, ...] | None = None,
     given: Mapping[str, Any] | None = None,
     conventions: Conventions | None = None,
+    preset: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> FilterSettings:
-    """The rules `names` with the thresholds `given` by field; all mistakes in one UsageError."""
+    """The rules `names` with the thresholds `given` by field; all mistakes in one UsageError.
+
+    preset: thresholds of single rules that stand where none are given.
+    """
     switched = [name for name, kind in KINDS.items() if kind.switch in (given or {})]
     if names is None:
         names = () if any(KINDS[name].is_alone for name in switched) else DEFAULT_RULES
@@ -104,17 +115,58 @@ def choose(
     rules = {}
     for name in names:
         if name in KINDS:
-            rules[name], wrong = make(KINDS[name].settings, given or {})
+            rules[name], wrong = make(
+                KINDS[name].settings, {**(preset or {}).get(name, {}), **(given or {})}
+            )
             faults += [fault for fault in wrong if fault not in faults]
     if faults:
         raise UsageError("; ".join(faults))
     return FilterSettings(rules=rules, conventions=conventions or Conventions())
 
 
+def follow(
+    recipe: Recipe, given: Mapping[str, Any], conventions: Conventions
+) -> tuple[FilterSettings, list[Step]]:
+    """The rules of a recipe, and the steps left out because the file they read is not given.
+
+    Raises UsageError where nothing is left.
+    """
+    steps = [one for one in recipe.steps if not one.needs or any(n in given for n in one.needs)]
+    missing = [one for one in recipe.steps if one not in steps]
+    if not steps:
+        wanted = "; ".join(f"{one.rule} needs {flags_of(one)}" for one in missing)
+        raise UsageError(f"nothing is left of the recipe: {wanted}")
+    names = tuple(one.rule for one in steps)
+    preset = {one.rule: one.thresholds for one in steps}
+    return choose(names, given, conventions, preset), missing
+
+
+def flags_of(step: Step) -> str:
+    """The flags that a step waits for, as 'one or another FILE'."""
+    return " or ".join(f"--{name.replace('_', '-')}" for name in step.needs) + " FILE"
+
+
 def unused(settings: FilterSettings, given: Mapping[str, Any]) -> list[str]:
     """Thresholds that were given although no rule of the run has them."""
     used = {item.name for one in settings.rules.values() for item in fields(one)}
     return [name for name in given if name not in used]
+
+
+def describe(settings: FilterSettings) -> list[str]:
+    """The rules in force, one a line with what it is set to."""
+    shared = settings.conventions
+    lines = [f"dialect {shared.dialect}, words {shared.words}"]
+    for name, one in settings.rules.items():
+        values = {item.name: getattr(one, item.name) for item in fields(one)}
+        shown = [f"{key}={_shown(value)}" for key, value in values.items() if value is not None]
+        lines.append(f"{name}: {' '.join(shown)}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{n}:{limit}" for n, limit in value)
+    return str(value)
 
 
 def _twice(names: tuple[str, ...]) -> set[str]:
