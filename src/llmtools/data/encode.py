@@ -11,7 +11,7 @@ import numpy as np
 from llmtools import terminal
 from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash, read_documents
-from llmtools.formats.malformed import NothingLeft
+from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips, open_skips
 from llmtools.formats.token_files import write_token_files
@@ -20,6 +20,8 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 
 BATCH_DOCUMENTS = 1024
 BATCH_CHARS = 1 << 20
+# A stretch of one word, as base64, takes 140 bytes of memory a character.
+MAX_PIECE_CHARS = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,29 @@ def encode_documents(
                 yield builder.take()
     if builder.num_documents:
         yield builder.take()
+
+
+def encodable(
+    documents: Iterable[Document], tokenizer: Tokenizer, skips: Skips | None
+) -> Iterator[Document]:
+    """The documents without those that hold a stretch too long to be encoded at once.
+
+    Raises MalformedRecord for those, which `skips` may drop instead.
+    """
+    for document in documents:
+        if len(document.text) > MAX_PIECE_CHARS:
+            longest = max(map(len, tokenizer.pieces(document.text)))
+            if longest > MAX_PIECE_CHARS:
+                reason = (
+                    f"{longest:,} characters without a place to cut, of which at most"
+                    f" {MAX_PIECE_CHARS:,} can be encoded at once; drop it, or --on-error skip"
+                )
+                fault = MalformedRecord(document.where, reason, document.raw)
+                if skips is None:
+                    raise fault
+                skips.drop(fault)
+                continue
+        yield document
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -129,7 +154,8 @@ class _Frames:
             skips=self._skips,
         )
         with terminal.progress("tokenize", unit="tok") as bar:
-            for frame in encode_documents(documents, self._tokenizer, self._settings, frame_bytes):
+            found = encodable(documents, self._tokenizer, self._skips)
+            for frame in encode_documents(found, self._tokenizer, self._settings, frame_bytes):
                 counts["documents"] += frame.num_documents
                 counts["tokens"] += len(frame.tokens)
                 bar.update(len(frame.tokens))

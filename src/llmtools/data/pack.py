@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmtools import terminal
-from llmtools.data.encode import EncodeSettings, encode_documents, frame_vocabulary
+from llmtools.data.encode import EncodeSettings, encodable, encode_documents, frame_vocabulary
 from llmtools.errors import UsageError
 from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
@@ -188,6 +188,7 @@ def _encoded(
     documents = stream_documents(
         stream, text_key=settings.text_key, id_key=settings.id_key, skips=skips
     )
+    documents = encodable(documents, tokenizer, skips)
     for frame in encode_documents(documents, tokenizer, settings, PIPE_FRAME_BYTES):
         agreement.check(frame.vocabulary, stream.stream_name)
         yield frame

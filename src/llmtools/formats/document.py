@@ -94,14 +94,16 @@ def _parsed(
                 _drop(item, skips)
         return
     loads = orjson.loads
-    for number, line in enumerate(stream, stream.first_line):
+    for number, line in enumerate(stream.lines(), stream.first_line):
         raw = line.rstrip(b"\r\n")
         try:
             fields = loads(raw)
         except orjson.JSONDecodeError:
             fields = None
         if type(fields) is not dict:
-            # A blank line, a byte order mark, or no object: rare, so the loop looks for none.
+            # A blank line, a byte order mark, no object, or one that has no end: rare, so the loop
+            # looks for none.
+            stream.check_length(line, number)
             raw = _bare(raw, number)
             if not raw:
                 continue
@@ -126,7 +128,7 @@ def read_raw_records(
     for path in inputs:
         with open_input(path) as stream:
             if _holds_lines(stream):
-                numbered = enumerate(stream, stream.first_line)
+                numbered = enumerate(stream.lines(), stream.first_line)
                 yield from filter(None, (_bare(line, number) for number, line in numbered))
             else:
                 yield from (record.raw for record in _whole_file_records(stream))
@@ -227,7 +229,7 @@ def _whole_file_records(stream: InputStream) -> Iterator[Record | MalformedRecor
 
 def _text_record(stream: InputStream) -> Record | MalformedRecord:
     name = stream.stream_name
-    data = stream.read()
+    data = stream.whole()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as fault:
@@ -239,7 +241,7 @@ def _text_record(stream: InputStream) -> Record | MalformedRecord:
 def _array_records(stream: InputStream) -> Iterator[Record | MalformedRecord]:
     name = stream.stream_name
     try:
-        items = orjson.loads(stream.read().removeprefix(b"\xef\xbb\xbf"))
+        items = orjson.loads(stream.whole().removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as fault:
         # Nobody can say where the next record of a broken array begins.
         raise InputError(f"{name}:{fault.lineno}: not JSON: {fault.msg}") from fault

@@ -17,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -32,6 +33,11 @@ READ_BYTES = 1 << 20
 # One zstd frame per this many bytes of data, so that a shard can be split and resumed at a frame.
 ZSTD_FRAME_BYTES = 4 << 20
 ZSTD_LEVEL = 3
+# What a decompressor may need to look back on; zstd's own limit without --long.
+ZSTD_WINDOW = 1 << 27
+ZSTD_READ_BYTES = 4096
+# The longest line, text file or array. It is in memory as a whole, several times over.
+MAX_RECORD_BYTES = 1 << 30
 DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".safetensors")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2")
 
@@ -110,16 +116,36 @@ class _Hashing(io.RawIOBase):
         super().close()
 
 
-class _ZstdReader(io.RawIOBase):
-    """Any number of zstd frames, one after another; raises EOFError where a frame is cut.
+def unzstd(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, int, bool]]:
+    """(data, stored bytes it came from, whether a frame ends with it) of zstd frames in a row.
 
-    zstandard's own stream_reader ends silently at a truncated frame.
+    A few kilobytes are decompressed at a time, since each may stand for 32,000 times as many.
+    Raises ZstdError, and EOFError where the last frame is cut: zstandard's own stream_reader ends
+    silently there.
     """
+    frame: Any = None
+    for block in blocks:
+        left = memoryview(block)
+        while left:
+            if frame is None:
+                frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+            piece = left[:ZSTD_READ_BYTES]
+            data = frame.decompress(piece)
+            is_end = frame.eof
+            used = len(piece) - (len(frame.unused_data) if is_end else 0)
+            left = left[used:]
+            if is_end:
+                frame = None
+            yield data, used, is_end
+    if frame is not None:
+        raise EOFError("zstd frame is cut short")
+
+
+class _ZstdReader(io.RawIOBase):
+    """The data of zstd frames as a stream."""
 
     def __init__(self, source: io.BufferedReader[_Hashing]) -> None:
-        self._source = source
-        self._frame: Any = None
-        self._pending = b""
+        self._frames = unzstd(iter(lambda: source.read1(READ_BYTES), b""))
         self._output = memoryview(b"")
 
     def readable(self) -> bool:
@@ -127,18 +153,10 @@ class _ZstdReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
-            data = self._pending or self._source.read1(READ_BYTES)
-            self._pending = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("zstd frame is cut short")
+            found = next(self._frames, None)
+            if found is None:
                 return 0
-            if self._frame is None:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._output = memoryview(self._frame.decompress(data))
-            if self._frame.eof:
-                self._pending = self._frame.unused_data
-                self._frame = None
+            self._output = memoryview(found[0])
         n = min(len(buffer), len(self._output))
         buffer[:n] = self._output[:n]
         self._output = self._output[n:]
@@ -168,7 +186,12 @@ class _Guarded(io.RawIOBase):
             raise InputError(
                 f"{self._name}: compressed data ends early; the file is truncated"
             ) from fault
-        except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError, OSError) as fault:
+        except zstandard.ZstdError as fault:
+            hint = ""
+            if "too much memory" in str(fault):
+                hint = f" (its window is over {ZSTD_WINDOW >> 20} MiB; compress without --long)"
+            raise InputError(f"{self._name}: cannot decompress: {fault}{hint}") from fault
+        except (zlib.error, gzip.BadGzipFile, OSError) as fault:
             raise InputError(f"{self._name}: cannot decompress: {fault}") from fault
         if self._hash is not None:
             self._hash.update(memoryview(buffer)[:size])
@@ -188,6 +211,25 @@ class InputStream(io.BufferedReader):
         super().close()
         self._stored.close()
 
+    def lines(self) -> Iterator[bytes]:
+        """The lines that follow, each with its end; too long ones in parts, see check_length."""
+        return iter(partial(self.readline, MAX_RECORD_BYTES + 1), b"")
+
+    def check_length(self, line: bytes, number: int) -> None:
+        """Raises InputError for the first part of a line that is longer than MAX_RECORD_BYTES."""
+        if len(line) > MAX_RECORD_BYTES:
+            raise InputError(f"{self.stream_name}:{number}: {_too_long('a line')}")
+
+    def whole(self) -> bytes:
+        """All that follows; raises InputError where it is more than MAX_RECORD_BYTES."""
+        blocks, num_bytes = [], 0
+        while block := self.read(READ_BYTES):
+            blocks.append(block)
+            num_bytes += len(block)
+            if num_bytes > MAX_RECORD_BYTES:
+                raise InputError(f"{self.stream_name}: {_too_long('a text or an array')}")
+        return b"".join(blocks)
+
     @property
     def digest(self) -> str:
         """xxh3-128 (hex) of the stored bytes read so far."""
@@ -202,6 +244,13 @@ class InputStream(io.BufferedReader):
     def num_bytes(self) -> int:
         """Stored bytes read so far."""
         return self._stored.num_bytes
+
+
+def _too_long(what: str) -> str:
+    return (
+        f"{what} of more than {MAX_RECORD_BYTES:,} bytes, which is no document; cut it before, or"
+        " check whether the file is what it should be"
+    )
 
 
 def open_input(path: str) -> InputStream:

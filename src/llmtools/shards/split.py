@@ -15,7 +15,7 @@ import xxhash
 import zstandard
 
 from llmtools.errors import InputError
-from llmtools.formats.stream import READ_BYTES, bare_suffix
+from llmtools.formats.stream import READ_BYTES, bare_suffix, unzstd
 from llmtools.shards.unit import Part, Piece
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -143,30 +143,21 @@ def _scan_lines(blocks: Iterable[bytes], counter: _Counter) -> None:
 
 def _scan_frames(blocks: Iterable[bytes], counter: _Counter) -> bool:
     """False where the file is damaged or holds an array: the command that reads it says so."""
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    at, is_first, is_open, last = 0, True, False, b""
-    for block in blocks:
-        data = block
-        while data:
-            try:
-                text = frame.decompress(data)
-            except zstandard.ZstdError:
-                return False
+    at, is_first, last = 0, True, b""
+    try:
+        for text, used, is_end in unzstd(blocks):
+            at += used
             if is_first and text:
                 is_first = False
                 if not text[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
                     return False
             counter.see(text)
             last = text[-1:] or last
-            rest = frame.unused_data if frame.eof else b""
-            at += len(data) - len(rest)
-            is_open = not frame.eof
-            if frame.eof:
-                if last == b"\n" and counter.left == 0:
-                    counter.cut(at)
-                frame = zstandard.ZstdDecompressor().decompressobj()
-            data = rest
-    return not is_open
+            if is_end and last == b"\n" and counter.left == 0:
+                counter.cut(at)
+    except (zstandard.ZstdError, EOFError):
+        return False
+    return True
 
 
 def shares(scans: Iterable[Scan], shard_bytes: int) -> Iterator[Share]:

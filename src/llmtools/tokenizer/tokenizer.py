@@ -22,6 +22,7 @@ from llmtools.tokenizer.chat import (
     supervised_spans,
 )
 from llmtools.tokenizer.identity import tokenizer_identity
+from llmtools.tokenizer.pieces import PIECE_CHARS, can_be_cut, cut
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -132,10 +133,31 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], *, parse_special: bool = False
     ) -> list[np.ndarray]:
-        """Token ids of many texts, each uint32 [T], nothing added; uses all cores."""
+        """Token ids of many texts, each uint32 [T], nothing added; uses all cores.
+
+        A long text is encoded piece by piece, so that memory does not grow with it.
+        """
         backend = self._parsing if parse_special else self._plain
-        encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(one.ids, np.uint32) for one in encoded]
+        if all(len(text) <= PIECE_CHARS for text in texts):
+            encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [np.array(one.ids, np.uint32) for one in encoded]
+        found = []
+        for text in texts:
+            parts = [
+                np.array(one.ids, np.uint32)
+                for piece in self.pieces(text)
+                for one in backend.encode_batch_fast([piece], add_special_tokens=False)
+            ]
+            found.append(np.concatenate(parts))
+        return found
+
+    def pieces(self, text: str) -> list[str]:
+        """The text in the pieces that are encoded one after another."""
+        return cut(text) if len(text) > PIECE_CHARS and self._can_be_cut else [text]
+
+    @cached_property
+    def _can_be_cut(self) -> bool:
+        return can_be_cut(json.loads(self.to_json()))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of some ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
