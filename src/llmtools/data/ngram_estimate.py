@@ -18,7 +18,7 @@ that (n-1)-gram, and its last word, and each order is one sort of such pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,7 +38,7 @@ from llmtools.data.ngram_text import (
     normalise,
     split_words,
 )
-from llmtools.errors import UsageError
+from llmtools.errors import InputError, UsageError
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.ngram import MAX_ORDER
 
@@ -46,6 +46,8 @@ SPECIAL = (b"<unk>", b"<s>", b"</s>")
 _BEGIN_ID, _END_ID = 1, 2
 FALLBACK = (0.5, 1.0, 1.5)
 BATCH_BYTES = 1 << 20
+# Numbers of n-grams are kept in 32 bits.
+MAX_WORDS = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,26 +86,34 @@ class Corpus:
     """All words of some documents as ids.
 
     ids: (W,) int32, each sentence from <s> to </s>. left: (W,) int32, words from here to the end of
-    the sentence, itself among them. words: their spellings, hashes: (V,) uint64, by id.
-    words_of: the same documents as Words, to score them.
+    the sentence, itself among them. words: their spellings, hashes: (V,) uint64, by id. offsets:
+    (D + 1,) int64, where each document begins.
     """
 
     ids: Offsets
     left: Offsets
     words: list[bytes]
     hashes: Hashes
-    words_of: Words
+    offsets: Integers
+
+    def as_words(self) -> Words:
+        """The documents as a model scores them."""
+        ends = np.flatnonzero(self.ids == _END_ID)
+        sizes = np.diff(ends, prepend=-1).astype(np.int32)
+        places = np.repeat(sizes, sizes) - self.left
+        empty = np.empty(0, np.int32)
+        return Words(self.hashes[self.ids], places, empty, empty, self.offsets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """The estimates of one order, sorted by context.
 
-    places: (G,) int64, where in the corpus an occurrence begins. probs, backoffs: (G,) float64,
+    places: (G,) int32, where in the corpus an occurrence begins. probs, backoffs: (G,) float64,
     log10. discounts: D1, D2, D3+; is_fallback: they could not be estimated.
     """
 
-    places: Integers
+    places: Offsets
     probs: Doubles
     backoffs: Doubles
     discounts: tuple[float, float, float]
@@ -136,18 +146,17 @@ def read_corpus(texts: Iterable[str], normalize: str) -> Corpus:
     parts.clear()
     if len(ids) == 0:
         raise NothingLeft("the documents hold no words; a language model needs some")
-    ends = np.flatnonzero(ids == _END_ID)
-    sizes = places[ends] + np.int32(1)
-    hashes = np.array(table.hashes, np.uint64)
+    if len(ids) > MAX_WORDS:
+        raise InputError(f"{len(ids):,} words; a model takes {MAX_WORDS:,} of them at most")
+    sizes = places[ids == _END_ID] + np.int32(1)
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    empty = np.empty(0, np.int32)
     return Corpus(
         ids=ids,
         left=np.repeat(sizes, sizes) - places,
         words=table.words,
-        hashes=hashes,
-        words_of=Words(hashes[ids], places, empty, empty, offsets),
+        hashes=np.array(table.hashes, np.uint64),
+        offsets=offsets,
     )
 
 
@@ -204,24 +213,24 @@ def _number(
 class _Counted:
     """The n-grams of one order: where each occurs, counts, numbers of its two (n-1)-grams."""
 
-    places: Integers
-    counts: Integers
-    prefixes: Integers
-    suffixes: Integers
+    places: Offsets
+    counts: Offsets
+    prefixes: Offsets
+    suffixes: Offsets
 
 
 def _count(corpus: Corpus, order: int) -> list[_Counted]:
     ids, left = corpus.ids, corpus.left
-    counts = np.bincount(ids, minlength=len(corpus.words))
-    first = np.zeros(len(counts), np.int64)
-    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)
-    nothing = np.zeros(len(counts), np.int64)
+    counts = np.bincount(ids, minlength=len(corpus.words)).astype(np.int32)
+    first = np.zeros(len(counts), np.int32)
+    first[ids] = np.arange(len(ids), dtype=np.int32)
+    nothing = np.zeros(len(counts), np.int32)
     found = [_Counted(first, counts, nothing, nothing)]
     # The number of the n-gram that begins at each place; it is read only where there is one.
-    numbers = ids.astype(np.int64)
+    numbers = ids.copy()
     for n in range(2, order + 1):
-        places = np.flatnonzero(left >= n)
-        keys = numbers[places] * len(corpus.words) + ids[places + n - 1]
+        places = np.flatnonzero(left >= n).astype(np.int32)
+        keys = numbers[places].astype(np.int64) * len(corpus.words) + ids[places + n - 1]
         ranks = np.argsort(keys)
         keys, places = keys[ranks], places[ranks]
         is_first = np.ones(len(keys), bool)
@@ -230,13 +239,13 @@ def _count(corpus: Corpus, order: int) -> list[_Counted]:
         found.append(
             _Counted(
                 places[starts],
-                np.diff(np.append(starts, len(keys))),
-                keys[starts] // len(corpus.words),
+                np.diff(starts, append=len(keys)).astype(np.int32),
+                (keys[starts] // len(corpus.words)).astype(np.int32),
                 numbers[places[starts] + 1],
             )
         )
         if n < order:
-            numbers[places] = np.cumsum(is_first) - 1
+            numbers[places] = np.cumsum(is_first, dtype=np.int32) - 1
     return found
 
 
@@ -244,13 +253,15 @@ def estimate(corpus: Corpus, settings: NGramSettings) -> list[Order]:
     """The model's orders; fewer than asked for where no sentence is as long."""
     order = min(settings.order, int(corpus.left.max()))
     counted = _count(corpus, order)
+    sizes = [1, *(len(grams.counts) for grams in counted)]
     orders: list[Order] = []
     lower = np.full(1, 1.0 / (len(corpus.words) - 1))
     kept_before = np.ones(0, bool)
-    for n, grams in enumerate(counted, 1):
-        adjusted = grams.counts
+    for n in range(1, order + 1):
+        grams = counted.pop(0)
+        adjusted: Integers = grams.counts.astype(np.int64)
         if n < order:
-            longer = counted[n].suffixes
+            longer = counted[0].suffixes
             adjusted = np.bincount(longer, minlength=len(adjusted))
             begins = corpus.ids[grams.places] == _BEGIN_ID
             adjusted = np.where(begins, grams.counts, adjusted)
@@ -261,7 +272,7 @@ def estimate(corpus: Corpus, settings: NGramSettings) -> list[Order]:
         is_kept = np.ones(len(adjusted), bool)
         if settings.threshold(n):
             is_kept = grams.counts > settings.threshold(n)
-        size = 1 if n == 1 else len(counted[n - 2].counts)
+        size = sizes[n - 1]
         totals = np.bincount(grams.prefixes, weights=adjusted, minlength=size)
         missing = np.bincount(
             grams.prefixes, weights=np.where(is_kept, taken, adjusted), minlength=size
@@ -301,15 +312,12 @@ def find_discounts(adjusted: Integers) -> tuple[tuple[float, float, float], bool
     return (float(found[0]), float(found[1]), float(found[2])), False
 
 
-def hashed(corpus: Corpus, orders: Sequence[Order]) -> list[NGrams]:
-    """Estimates as a model is built of."""
-    found = []
+def hashed(corpus: Corpus, orders: Sequence[Order]) -> Iterator[NGrams]:
+    """Estimates as a model is built of, one order after another."""
     for n, one in enumerate(orders, 1):
-        if n == 1:
-            hashes = corpus.hashes
-        else:
+        hashes = corpus.hashes
+        if n > 1:
             hashes = corpus.hashes[corpus.ids[one.places + n - 1]]
             for before in range(n - 2, -1, -1):
                 hashes = extend_hash(hashes, corpus.hashes[corpus.ids[one.places + before]])
-        found.append(NGrams(hashes=hashes, probs=one.probs, backoffs=one.backoffs))
-    return found
+        yield NGrams(hashes=hashes, probs=one.probs, backoffs=one.backoffs)

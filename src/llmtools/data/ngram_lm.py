@@ -17,7 +17,7 @@ Scores equal KenLM's `full_scores(bos=True, eos=True)` (tests/parity/test_ngram_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,19 +156,20 @@ def extend_hash(grams: Hashes, before: Hashes) -> Hashes:
 
 
 def build_model(
-    orders: Sequence[NGrams],
+    orders: Iterable[NGrams],
     *,
     normalize: str,
     documents: int = 0,
     percentiles: Doubles | None = None,
 ) -> NGramModel:
     """Lay n-grams out for lookup; raises InputError where two of one order have the same hash."""
-    tables, slots = [], []
+    tables, slots, counts = [], [], []
     for n, grams in enumerate(orders, 1):
         ranks = np.argsort(grams.hashes)
         hashes = grams.hashes[ranks]
         if np.any(hashes[1:] == hashes[:-1]):
             raise InputError(f"a {n}-gram is there twice")
+        counts.append(len(hashes))
         places = max(1, int(len(hashes) * ROOM))
         slots.append(places)
         homes = ((hashes >> _UPPER) * np.uint64(places) >> _UPPER).astype(np.int64)
@@ -184,7 +185,7 @@ def build_model(
         ngrams=np.concatenate(tables),
         segments=np.cumsum([0, *map(len, tables)], dtype=np.int64),
         slots=np.array(slots, np.int64),
-        counts=tuple(len(grams.hashes) for grams in orders),
+        counts=tuple(counts),
         normalize=normalize,
         documents=documents,
         percentiles=percentiles,

@@ -88,7 +88,7 @@ def train_ngram_model(
                 found = (
                     _perplexities(model, texts(others))
                     if others
-                    else perplexity_of(*model.score_words(corpus.words_of))
+                    else perplexity_of(*model.score_words(corpus.as_words()))
                 )
                 pieces = dump_model(replace(model, percentiles=percentiles_of(found)))
         skips.record(recorder)

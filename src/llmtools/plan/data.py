@@ -73,8 +73,8 @@ ENCODE_GROWTH = 10 * MB
 DEDUP_DOCUMENT = 280
 DEDUP_ID = 64
 # Bytes for each byte of input and each order.
-NGRAM_MEMORY = 9.0
-NGRAM_DISK = 2.4
+NGRAM_MEMORY = 10.0
+NGRAM_DISK = 2.0
 # The record, the text twice, its words and the rows of its n-grams.
 CLASSIFIER_MEMORY = 6.0
 # Copies of a shard's rows while it is written: the rows, the array, its bytes, the block.
