@@ -10,6 +10,7 @@ import orjson
 
 from llmtools.formats.malformed import MalformedRecord, kind_of, no_metadata
 
+_SPACES = b" \t\n\r"
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[^,\]}\s]+")
@@ -27,6 +28,14 @@ def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
     A field that exists is re-encoded in place (its last occurrence, the one parsers use); a new one
     is appended. `raw` must be a valid JSON object.
     """
+    if not changes:
+        return raw
+    if not any(_may_hold(raw, key) for key in changes):
+        # Nothing to look for, so the values, long texts among them, need not be walked over.
+        end = len(raw[: raw.rindex(b"}")].rstrip(_SPACES))
+        separator = b"" if raw[:end].strip(_SPACES) == b"{" else b","
+        added = [encode(k) + b":" + encode(v) for k, v in changes.items()]
+        return raw[:end] + separator + b",".join(added) + raw[end:]
     spans, end = _field_spans(raw)
     edits = [(*spans[k], encode(v)) for k, v in changes.items() if k in spans]
     added = [encode(k) + b":" + encode(v) for k, v in changes.items() if k not in spans]
@@ -39,14 +48,17 @@ def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
     return out
 
 
+def _may_hold(raw: bytes, key: str) -> bool:
+    """False where an object surely has no such field; a key may be written with escapes."""
+    return encode(key) in raw or b"\\u" in raw or b"\\/" in raw
+
+
 def add_metadata(raw: bytes, changes: Mapping[str, Any], where: str) -> bytes:
     """The object in `raw` with some fields of its metadata set, every other byte as it was.
 
     Raises InputError, naming `where`, when `metadata` is there and is not an object.
     """
-    spans, _ = _field_spans(raw)
-    start, stop = spans.get("metadata", (0, 0))
-    value = raw[start:stop]
+    value = _value_of(raw, "metadata")
     if value in (b"", b"null"):
         return replace_fields(raw, {"metadata": changes})
     if not value.startswith(b"{"):
@@ -59,18 +71,22 @@ def add_within_metadata(raw: bytes, field: str, changes: Mapping[str, Any], wher
 
     Raises InputError, naming `where`, when `metadata` or that field is there and is not an object.
     """
-    start, stop = _field_spans(raw)[0].get("metadata", (0, 0))
-    metadata = raw[start:stop]
-    value = b""
-    if metadata.startswith(b"{"):
-        start, stop = _field_spans(metadata)[0].get(field, (0, 0))
-        value = metadata[start:stop]
+    metadata = _value_of(raw, "metadata")
+    value = _value_of(metadata, field) if metadata.startswith(b"{") else b""
     if value in (b"", b"null"):
         return add_metadata(raw, {field: changes}, where)
     if not value.startswith(b"{"):
         reason = f"field 'metadata.{field}' is {kind_of(orjson.loads(value))}, not an object"
         raise MalformedRecord(where, reason, raw)
     return add_metadata(raw, {field: orjson.Fragment(replace_fields(value, changes))}, where)
+
+
+def _value_of(raw: bytes, key: str) -> bytes:
+    """The bytes of a field's value; empty where there is none."""
+    if not _may_hold(raw, key):
+        return b""
+    start, stop = _field_spans(raw)[0].get(key, (0, 0))
+    return raw[start:stop]
 
 
 def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:
