@@ -146,9 +146,8 @@ def repetition(
 
 
 @kernel
-def _slot(table: Table, mask: int, current: int, key: np.uint64) -> int:
+def _slot(keys: Hashes, rounds: Counts, mask: int, current: int, key: np.uint64) -> int:
     """Where `key` is, or would be put, in the hash table; slots of earlier rounds are free."""
-    keys, rounds, _ = table
     at = np.int64((key ^ (key >> _HALF)) & np.uint64(mask))
     while rounds[at] == current and keys[at] != key:
         at = (at + 1) & mask
@@ -172,9 +171,65 @@ def _double(table: Table, mask: int, current: int) -> tuple[Table, int]:
     wide = (np.empty(size, np.uint64), np.zeros(size, np.int32), np.zeros(size, np.int32))
     for at in range(mask + 1):
         if rounds[at] == current:
-            to = _slot(wide, size - 1, current, keys[at])
+            to = _slot(wide[0], wide[1], size - 1, current, keys[at])
             wide[0][to], wide[1][to], wide[2][to] = keys[at], current, counts[at]
     return wide, size - 1
+
+
+@kernel
+def _count_some(
+    keys: Hashes,
+    rounds: Counts,
+    counts: Counts,
+    mask: int,
+    current: int,
+    grams: Hashes,
+    first: int,
+    last: int,
+) -> tuple[int, int]:
+    """Count some hashes; returns how many are new, and the highest count."""
+    used = 0
+    best = 0
+    for i in range(first, last):
+        at = _slot(keys, rounds, mask, current, grams[i])
+        if rounds[at] == current:
+            counts[at] += 1
+            best = max(best, counts[at])
+        else:
+            keys[at], rounds[at], counts[at] = grams[i], current, 1
+            used += 1
+    return used, max(best, 1)
+
+
+@kernel
+def _skip_some(
+    keys: Hashes,
+    rounds: Counts,
+    mask: int,
+    current: int,
+    grams: Hashes,
+    first: int,
+    last: int,
+    n: int,
+    ends: Integers,
+) -> tuple[int, int, int]:
+    """Go from n-gram to n-gram, over those that were there; returns where it stops.
+
+    Then come how many were new, and the characters of the others.
+    """
+    used = 0
+    chars = 0
+    i = first
+    while i < last:
+        at = _slot(keys, rounds, mask, current, grams[i])
+        if rounds[at] == current:
+            chars += ends[i + n] - ends[i]
+            i += n
+        else:
+            keys[at], rounds[at] = grams[i], current
+            used += 1
+            i += 1
+    return i, used, chars
 
 
 @kernel
@@ -182,18 +237,19 @@ def _count(table: Table, mask: int, current: int, grams: Hashes, n: int) -> tupl
     """Count the first n hashes in the table; returns it, its mask, and the highest count."""
     used = 0
     best = 0
-    for i in range(n):
-        at = _slot(table, mask, current, grams[i])
-        keys, rounds, counts = table
-        if rounds[at] == current:
-            counts[at] += 1
-            best = max(best, counts[at])
-            continue
-        keys[at], rounds[at], counts[at] = grams[i], current, 1
-        best = max(best, 1)
-        used += 1
-        if 2 * used > mask:
+    i = 0
+    while i < n:
+        # Arrays in a tuple are counted references: the loops over hashes take them one by one, and
+        # as many hashes as there is surely room for.
+        room = (mask + 1) // 2 - used
+        if room <= (mask + 1) // 8:
             table, mask = _double(table, mask, current)
+            continue
+        stop = min(n, i + room)
+        new, most = _count_some(table[0], table[1], table[2], mask, current, grams, i, stop)
+        used += new
+        best = max(best, most)
+        i = stop
     return table, mask, best
 
 
@@ -279,8 +335,8 @@ def _duplicate_blocks(
                 chars += 1 if buffer[i] & 0xC0 != 0x80 else 0
             num_blocks += 1
             all_chars += chars
-            at = _slot(table, mask, current, x)
             keys, rounds, counts = table
+            at = _slot(keys, rounds, mask, current, x)
             if rounds[at] == current:
                 # Only datatrove lets the first of several be.
                 times = 2 if dialect != _DATATROVE and counts[at] == 1 else 1
@@ -312,8 +368,9 @@ def _top_chars(
     longest = 0
     if dialect == _DCLM and best == 1:
         return table, 0
+    keys, rounds, counts = table
     for i in range(num_grams):
-        if table[2][_slot(table, mask, current, grams[i])] == best:
+        if counts[_slot(keys, rounds, mask, current, grams[i])] == best:
             longest = max(longest, ends[i + n] - ends[i])
             if dialect != _DCLM:
                 break
@@ -340,24 +397,22 @@ def _duplicate_chars(
         i = 0
         used = 0
         while i < num_grams:
-            at = _slot(table, mask, current, grams[i])
-            keys, rounds, _ = table
-            if rounds[at] == current:
-                total += ends[i + n] - ends[i]
-                i += n
-                continue
-            keys[at], rounds[at] = grams[i], current
-            i += 1
-            used += 1
-            if 2 * used > mask:
+            room = (mask + 1) // 2 - used
+            if room <= (mask + 1) // 8:
                 table, mask = _double(table, mask, current)
+                continue
+            stop = min(num_grams, i + room)
+            i, new, chars = _skip_some(table[0], table[1], mask, current, grams, i, stop, n, ends)
+            used += new
+            total += chars
         return table, total, 0
     table, mask, _ = _count(table, mask, current, grams, num_grams)
     covered = 0
+    keys, rounds, counts = table
     for i in range(num_grams):
         length = ends[i + n] - ends[i]
         every += length
-        if table[2][_slot(table, mask, current, grams[i])] > 1:
+        if counts[_slot(keys, rounds, mask, current, grams[i])] > 1:
             if dialect == _DOLMA:
                 total += length
             else:
@@ -458,7 +513,7 @@ def _measure(
             first, last, hashes, num_bytes, num_chars, kinds, powers, alnum_only, scratch, ends
         )
         word_chars = max(ends[n], 1)
-        grams = scratch[2]
+        own, powers_of, grams = scratch[0], scratch[1], scratch[2]
         length = 0
         was_top = True
         for column in range(top.size + dup.size):
@@ -467,17 +522,17 @@ def _measure(
             # Words joined without separators follow from their polynomials.
             joins = dialect == _DATATROVE and not is_top
             if wanted < length or length == 0 or was_top != is_top:
-                grams[:n] = scratch[0, :n]
+                grams[:n] = own[:n]
                 length = 1
             was_top = is_top
             while length < wanted:
                 if joins:
                     for i in range(n - length):
-                        grams[i] = grams[i] * scratch[1, i + length] + scratch[0, i + length]
+                        grams[i] = grams[i] * powers_of[i + length] + own[i + length]
                 else:
                     for i in range(n - length):
                         g = grams[i]
-                        grams[i] = (g ^ (g >> _SHIFT)) * _MIX + scratch[0, i + length]
+                        grams[i] = (g ^ (g >> _SHIFT)) * _MIX + own[i + length]
                 length += 1
             num_grams = max(n - wanted + 1, 0)
             current += 1
