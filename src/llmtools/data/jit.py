@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,3 +25,9 @@ def kernel(function: F) -> F:
         return cast(F, njit(cache=True)(function))
     except RuntimeError:
         return cast(F, njit(function))
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """A function for kernels that writes its own LLVM code: (typing context, types) to (signature,
+    generator), as numba's `intrinsic`, which its type hints do not describe."""
+    return intrinsic(function)

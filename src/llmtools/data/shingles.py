@@ -13,12 +13,15 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
+from llmtools.data.jit import instruction, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -31,6 +34,10 @@ _ROLL = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT_A = np.uint64(29)
 _SHIFT_B = np.uint64(32)
+# One value in each of eight bytes.
+_EACH_05, _EACH_1F, _EACH_20, _EACH_7F, _EACH_80 = (
+    np.uint64(value * 0x0101010101010101) for value in (0x05, 0x1F, 0x20, 0x7F, 0x80)
+)
 
 # What the table of `_fold_table` says of a code point besides "counts as this letter".
 _SEPARATOR, _SKIPPED = 0, 1
@@ -114,32 +121,77 @@ def _is_whole_word(c: int) -> bool:
     )
 
 
+@instruction
+def _load_8(typing_context: Any, array: Any, index: Any) -> Any:
+    """Eight bytes of an array as one little-endian integer; the caller knows they are there."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        word = ir.IntType(64)
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), word.as_pointer())
+        return builder.load(place, align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@instruction
+def _trailing_zeros(typing_context: Any, value: Any) -> Any:
+    """How many low bits of a 64-bit integer are 0; 64 for 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
+
+
+@kernel
+def _leading_letters(word: int) -> Any:
+    """How many of eight bytes, lowest first, are ASCII letters before the first that is none."""
+    low = (word | _EACH_20) & _EACH_7F
+    # The top bit of each byte: at least 'a', and not above 'z', and ASCII.
+    letters = (low + _EACH_1F) & ~(low + _EACH_05) & ~word & _EACH_80
+    return np.int64(_trailing_zeros(~letters & _EACH_80) >> np.uint64(3))
+
+
 @kernel
 def _hash_words(
     buffer: Bytes, start: int, stop: int, fold: npt.NDArray[np.uint32], out: Hashes
 ) -> int:
-    """Hash the words of one valid UTF-8 text into `out`; returns how many there are."""
+    """Hash the words of one valid UTF-8 text into `out`; returns how many there are.
+
+    A word is taken in groups of eight code points, each shifted by eight bits a place, so that
+    eight ASCII letters are the bytes as they lie in memory, in lower case.
+    """
     num_words = 0
-    in_word = False
     # A number is digits, or digits, one '.' or ',' and digits: 0 outside, 1 before, 2 after it.
     number_part = 0
+    in_word = False
     x = _FNV_BASIS
+    group = np.uint64(0)
+    place = np.uint64(0)
+    last_load = min(stop, buffer.size - 8)
     i = start
     while i < stop:
         c = np.uint32(buffer[i])
-        i += 1
         if c < 128:
             folded = fold[c]
-            if folded != _ZERO and number_part == 0:
-                # Without a branch on where words end, which no processor foresees: the hash so far
-                # is written at every byte and stays where a word ends.
-                is_letter = folded >= _FIRST_LETTER
-                out[num_words] = x ^ (x >> _SHIFT_B)
-                num_words += 1 if in_word and not is_letter else 0
-                x = (x ^ np.uint64(folded)) * _FNV_PRIME if is_letter else _FNV_BASIS
-                in_word = is_letter
+            if folded >= _FIRST_LETTER and place == 0 and i <= last_load:
+                bits = _load_8(buffer, i)
+                found = min(_leading_letters(bits), np.int64(stop - i))
+                i += found
+                in_word = True
+                number_part = 0
+                place = np.uint64(8) * np.uint64(found)
+                if found == 8:
+                    x = (x ^ (bits | _EACH_20)) * _FNV_PRIME
+                    x ^= x >> _SHIFT_B
+                    place = np.uint64(0)
+                else:
+                    group = (bits | _EACH_20) & ((np.uint64(1) << place) - np.uint64(1))
                 continue
+            i += 1
         else:
+            i += 1
             if c >= 0xC0:
                 extra = 1 if c < 0xE0 else (2 if c < 0xF0 else 3)
                 c &= np.uint32(0x3F >> extra)
@@ -161,10 +213,13 @@ def _hash_words(
             number_part = 0
         is_whole = c >= _TABLE_SIZE and _is_whole_word(int(c))
         if in_word and (folded == _SEPARATOR or is_whole):
+            x = (x ^ group) * _FNV_PRIME
             out[num_words] = x ^ (x >> _SHIFT_B)
             num_words += 1
             in_word = False
             x = _FNV_BASIS
+            group = np.uint64(0)
+            place = np.uint64(0)
         if is_whole:
             x = (x ^ np.uint64(folded)) * _FNV_PRIME
             out[num_words] = x ^ (x >> _SHIFT_B)
@@ -172,8 +227,15 @@ def _hash_words(
             x = _FNV_BASIS
         elif folded != _SEPARATOR:
             in_word = True
-            x = (x ^ np.uint64(folded)) * _FNV_PRIME
+            group ^= np.uint64(folded) << place
+            place += np.uint64(8)
+            if place == 64:
+                x = (x ^ group) * _FNV_PRIME
+                x ^= x >> _SHIFT_B
+                group = np.uint64(0)
+                place = np.uint64(0)
     if in_word:
+        x = (x ^ group) * _FNV_PRIME
         out[num_words] = x ^ (x >> _SHIFT_B)
         num_words += 1
     return num_words
@@ -287,9 +349,13 @@ def words(text: str) -> list[str]:
 
 def _hash_word(word: str) -> int:
     x = int(_FNV_BASIS)
-    for character in word:
-        x = (x ^ ord(character)) * int(_FNV_PRIME) % 2**64
-    return x ^ (x >> 32)
+    for start in range(0, len(word) + 1, 8):
+        group = 0
+        for place, character in enumerate(word[start : start + 8]):
+            group ^= ord(character) << (8 * place) & (1 << 64) - 1
+        x = (x ^ group) * int(_FNV_PRIME) % 2**64
+        x ^= x >> 32
+    return x
 
 
 def _roll_reference(values: list[int], n: int) -> list[int]:
