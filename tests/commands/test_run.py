@@ -366,6 +366,37 @@ def test_dry_run_shows_the_units_and_writes_nothing(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_says_memory_disk_and_time(made, tmp_path):
+    for item in made.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    there = sorted(tmp_path.iterdir())
+    plans = {}
+    for name, (pipeline, _) in PIPES.items():
+        plans[name] = json.loads(run(pipeline, tmp_path, "--dry-run", "--json").stdout)
+        for key in ("memory_bytes", "disk_bytes", "time_s"):
+            assert plans[name][key] > 0, (name, key)
+    assert sorted(tmp_path.iterdir()) == there
+    pipeline, output = PIPES["to packed rows"]
+    many = json.loads(run(pipeline, tmp_path, "-n", "--json", "--workers", "8").stdout)
+    one = json.loads(run(pipeline, tmp_path, "-n", "--json", "--workers", "1").stdout)
+    assert many["memory_bytes"] > 2 * one["memory_bytes"]
+    assert many["time_s"] < one["time_s"]
+    # What is planned as the rows is about what they take, and all of it on the way is more.
+    assert b"memory: about" in run(pipeline, tmp_path, "--dry-run").stdout
+    run(pipeline, tmp_path)
+    written = sum(map(len, tree(tmp_path / output).values()))
+    assert written < many["disk_bytes"] < 20 * written
+
+
+def test_dry_run_refuses_what_a_stage_would_refuse(made, tmp_path):
+    pipeline = f"{FILTER} {made}/docs.jsonl | tokenize -t {made}/docs.jsonl -o out"
+    done = run(pipeline, tmp_path, "--dry-run", check=False)
+    assert_user_error(done, 2, "stage 2 (tokenize)", "docs.jsonl")
+    (tmp_path / "out").write_text("mine")
+    pipeline = f"{FILTER} {made}/docs.jsonl -o out"
+    assert_user_error(run(pipeline, tmp_path, "--dry-run", check=False), 2, "out exists")
+
+
 def test_lineage_leads_from_the_joined_output_to_the_raw_file(made, tmp_path):
     (tmp_path / "docs.jsonl").write_bytes((made / "docs.jsonl").read_bytes())
     run(f"{FILTER} docs.jsonl | dedup | tokenize -t {made}/tok.json -o out", tmp_path)

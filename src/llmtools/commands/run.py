@@ -69,6 +69,7 @@ def run(
 
     from llmtools.commands.sharding import (
         count_line,
+        estimate,
         find_pool,
         parse_pipeline,
         settings_of,
@@ -93,7 +94,7 @@ def run(
         place=find_place(executor, shard, os.environ),
     )
     if dry_run:
-        _show_plan(runner.preview(job))
+        _show_plan(runner.preview(job), estimate(parsed, workers))
         return
     totals = runner.run(job)
     stages = "\n".join(f"  {one['stage']}: {count_line(one)}" for one in totals["stages"])
@@ -104,12 +105,13 @@ def run(
     )
 
 
-def _show_plan(plan: dict[str, Any]) -> None:
+def _show_plan(plan: dict[str, Any], estimate: dict[str, Any]) -> None:
     rows = [
         (number, phase["stages"], "as they come" if phase["units"] is None else phase["units"])
         for number, phase in enumerate(plan["phases"], 1)
     ]
     if terminal.display().json:
-        terminal.emit_json(plan)
+        terminal.emit_json(estimate["plan"] | plan)
     else:
-        terminal.emit_text(terminal.format_table(("phase", "stages", "units"), rows) + "\n")
+        table = terminal.format_table(("phase", "stages", "units"), rows)
+        terminal.emit_text(f"{estimate['text']}{table}\n")

@@ -27,14 +27,14 @@ import xxhash
 from llmtools import cli, terminal
 from llmtools.commands.common import FUNCTIONS, byte_size, report, resolve_values, resume_command
 from llmtools.commands.rule_flags import rule_fields
-from llmtools.errors import InputError, UsageError
+from llmtools.errors import InputError, LLMToolsError, UsageError
 from llmtools.formats.claim import remove
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder, digest_file, manifest_path
 from llmtools.formats.stream import STDIO, expand_inputs, standing_in, write_file
 from llmtools.shards import runner
 from llmtools.shards.join import part_of
-from llmtools.shards.pipeline import KINDS, Pipeline, check_names
+from llmtools.shards.pipeline import KINDS, Pipeline, check_names, phases
 from llmtools.shards.place import Executor, find_place, num_cpus
 from llmtools.shards.split import Scan, Share, scan, shares
 from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
@@ -344,7 +344,7 @@ def run_unit(unit: Unit) -> Outcome:
                 values["inputs"] = [STDIO]
             else:
                 values |= _open_first(unit, stack)
-            code, message, empty, report = _call(stage, values)
+            code, message, empty, report = call_stage(stage, values)
         said += [message] if message else []
         counts += [report] if report is not None else []
         if code or empty:
@@ -420,7 +420,7 @@ def _function(stage: Stage) -> Callable[..., None]:
     return FUNCTIONS[stage.name, stage.verb]
 
 
-def _call(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dict[str, Any] | None]:
+def call_stage(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dict[str, Any] | None]:
     """Call a command: exit code, what it said on stderr, why nothing was left, its report."""
     stdout, stderr = io.StringIO(), io.StringIO()
     empty: list[NothingLeft] = []
@@ -454,7 +454,7 @@ def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:
                 continue
             values = stage.values | {"inputs": [STDIO], "output": f"{scratch}/{number}.jsonl"}
             with standing_in(io.BufferedReader(Pieces([]))):
-                code, message, _, _ = _call(stage, values)
+                code, message, _, _ = call_stage(stage, values)
             if code:
                 mistakes.append(f"stage {number} ({stage.title}): {message}")
     return mistakes
@@ -464,12 +464,43 @@ def answer(line: str | bytes) -> str:
     """A request to a worker, a unit or a rehearsal, and its answer, both JSON."""
     request = json.loads(line)
     found: dict[str, Any]
-    if "rehearse" in request:
+    if "plan" in request:
+        found = _answer_plan(request)
+    elif "rehearse" in request:
         stages = [Stage(**item) for item in request["rehearse"]]
         found = {"mistakes": rehearse(stages, request["folder"])}
     else:
         found = asdict(run_unit(unit_from(request["unit"])))
     return json.dumps(found)
+
+
+def estimate(pipeline: Pipeline, workers: int | None) -> dict[str, Any]:
+    """The plan of a run, as JSON and as text; made by a worker, as stages change their process.
+
+    Raises UsageError or InputError for what a stage's own --dry-run refuses.
+    """
+    from llmtools.shards.local import Pool
+
+    with Pool(PROGRAM, 1) as pool:
+        found = pool.ask({"plan": asdict(pipeline), "workers": workers or num_cpus()})
+    if "mistake" in found:
+        fault = LLMToolsError(found["mistake"])
+        fault.exit_code = found["code"]
+        raise fault
+    return found
+
+
+def _answer_plan(request: dict[str, Any]) -> dict[str, Any]:
+    from llmtools.commands.run_plan import plan_run
+
+    values = request["plan"]
+    stages = tuple(Stage(**item) for item in values["stages"])
+    pipeline = Pipeline(**values | {"stages": stages})
+    try:
+        plan = plan_run(pipeline, phases(stages), request["workers"])
+    except LLMToolsError as fault:
+        return {"mistake": str(fault), "code": fault.exit_code}
+    return {"plan": plan.to_json(), "text": plan.to_text()}
 
 
 def main() -> None:

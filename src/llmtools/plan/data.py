@@ -34,6 +34,7 @@ from llmtools.plan.inputs import (
     Sample,
     first_vocabulary,
     holds_frames,
+    is_foreseen,
     measure_frames,
     measure_inputs,
     sample_documents,
@@ -491,7 +492,7 @@ def plan_pack(
     found = measure_frames(frames) if frames else None
     for name in frames:
         agreement.check(first_vocabulary(name), name)
-    documents = [name for name in names if os.path.isfile(name) and name not in frames]
+    documents = [name for name in names if is_foreseen(name) and name not in frames]
     if documents and tokenizer is None:
         raise UsageError(
             f"{documents[0]} holds documents, not token frames; name a tokenizer with -t"
@@ -521,7 +522,7 @@ def plan_pack(
     )
     ids = rows * (settings.seq_len + 1) * vocabulary.dtype.itemsize
     memory = COSTS["pack"].memory + SHARD_COPIES * min(ids, SHARD_BYTES)
-    memory += ENCODE_BATCH * min(1.0, sum(map(os.path.getsize, documents)) / ENCODE_GROWTH)
+    memory += ENCODE_BATCH * min(1.0, (measure_inputs(documents).stored or 0) / ENCODE_GROWTH)
     command = "tokenize" if documents else "pack"
     return Plan(
         command="pack",

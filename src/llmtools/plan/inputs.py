@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmtools.formats.content_size import content_size
 from llmtools.formats.document import read_documents
 from llmtools.formats.skips import OnError, Skips
-from llmtools.formats.stream import OutputStream, open_input
+from llmtools.formats.stream import STDIO, OutputStream, open_input
 from llmtools.formats.tensor_header import is_container, read_header
 from llmtools.formats.tokens import MAX_HEADER_BYTES, Agreement, Vocabulary, stream_frames
 
@@ -36,6 +37,8 @@ class Sizes:
 
 def measure_inputs(names: Sequence[str]) -> Sizes:
     """The sizes of some inputs; raises InputError for a file that cannot be read."""
+    if (found := _given(names)) is not None:
+        return Sizes(stored=found.content, content=found.content, is_exact=True)
     if not all(os.path.isfile(name) for name in names):
         return Sizes(stored=None, content=None, is_exact=False)
     stored, content, is_exact = 0, 0, True
@@ -83,6 +86,8 @@ def sample_documents(
     names: Sequence[str], *, text_key: str, id_key: str = "id", on_error: OnError = "fail"
 ) -> Sample:
     """Read the first mebibyte; raises as the real run would for what it meets there."""
+    if (given := _given(names)) is not None:
+        return given.sample
     sample = Sample(raw=[], ids=[], texts=[])
     regular = [name for name in names if os.path.isfile(name)]
     for name in regular[1:]:
@@ -113,6 +118,8 @@ class Frames:
 
 def holds_frames(name: str) -> bool:
     """Whether a regular file is token frames, not documents."""
+    if (given := _given([name])) is not None:
+        return given.frames is not None
     if not os.path.isfile(name):
         return False
     with open_input(name) as stream:
@@ -121,6 +128,8 @@ def holds_frames(name: str) -> bool:
 
 def first_vocabulary(name: str) -> Vocabulary:
     """Whose ids the frames of a regular file are; raises InputError where its first is no frame."""
+    if (given := _given([name])) is not None and given.frames is not None:
+        return given.frames.vocabulary
     with open_input(name) as stream:
         return next(stream_frames(stream)).vocabulary
 
@@ -130,6 +139,8 @@ def measure_frames(names: Sequence[str]) -> Frames | None:
 
     Raises InputError for headers that are malformed or of different tokenizers.
     """
+    if (given := _given(names)) is not None:
+        return given.frames
     agreement = Agreement()
     documents = tokens = largest = 0
     has_masks = False
@@ -160,3 +171,35 @@ def measure_frames(names: Sequence[str]) -> Frames | None:
         largest=largest,
         has_masks=has_masks,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumed:
+    """What stdin is taken to hold: bytes, documents like those of a sample, or token frames."""
+
+    content: int
+    sample: Sample
+    frames: Frames | None = None
+
+
+_assumed: Assumed | None = None
+
+
+@contextmanager
+def assuming(content: Assumed) -> Iterator[None]:
+    """While the block runs plans take '-' for this, the output of a stage that is only planned."""
+    global _assumed
+    _assumed = content
+    try:
+        yield
+    finally:
+        _assumed = None
+
+
+def _given(names: Sequence[str]) -> Assumed | None:
+    return _assumed if list(names) == [STDIO] else None
+
+
+def is_foreseen(name: str) -> bool:
+    """Whether something can be said of an input before it is read."""
+    return os.path.isfile(name) or _given([name]) is not None
