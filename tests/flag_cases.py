@@ -83,6 +83,9 @@ REFINED = "filter shapes.jsonl --rules refinedweb --max-removed-words-ratio 0.9"
 REFINED += " --rejects rejects -o out"
 BLOCK = "filter pages.jsonl --rules url --rejects rejects -o out"
 BADWORDS = "filter pages.jsonl --rules badwords --rejects rejects -o out"
+COPIES = "dedup cut.jsonl -o out"
+CUT_SENTENCES = COPIES + " --method sentence --min-doc-words 0 --min-doc-sentences 0"
+MEANINGS = "dedup near.jsonl -o out --method semantic --vectors vectors.npy"
 NO_DEVICE = (4, "cuda:77")
 EXISTS = Case("-f", existing=True)
 THREADS = Case("--threads 3", watch="threads")
@@ -192,6 +195,21 @@ CASES: dict[str, dict[str, Case]] = {
         "--output": _output("dedup"),
         "--force": EXISTS,
         "--dry-run": PLAN,
+        "--method": Case("--method line"),
+        "--max-distance": Case("--max-distance 16", base=COPIES + " --method simhash"),
+        "--vectors": Case("--vectors v0.npy", base=MEANINGS, refused=(3, "vectors for 80")),
+        "--similarity": Case("--similarity 0.999", base=MEANINGS),
+        "--num-clusters": Case("--num-clusters 1", base=MEANINGS),
+        "--min-bytes": Case("--min-bytes 20", base=COPIES + " --method substring"),
+        "--normalize": Case("--normalize none", base=COPIES + " --method line"),
+        "--num-sentences": Case("--num-sentences 1", base=CUT_SENTENCES),
+        "--min-chars": Case("--min-chars 100000", base=CUT_SENTENCES + " --num-sentences 1"),
+        "--min-doc-words": Case("--min-doc-words 9999", base=CUT_SENTENCES + " --num-sentences 1"),
+        "--min-doc-sentences": Case(
+            "--min-doc-sentences 9999", base=CUT_SENTENCES + " --num-sentences 1"
+        ),
+        "--annotate": Case("--annotate", base=COPIES + " --method line"),
+        "--zstd-level": Case("--zstd-level 19", base="dedup near.jsonl --method exact -o out.zst"),
         "--keep": Case("--keep newest", refused=(3, "no document has metadata.date")),
         "--verify-jaccard": Case("--verify-jaccard 0.9"),
         "--cluster-ids": Case("--cluster-ids"),

@@ -90,6 +90,16 @@ def write_texts(folder: Path) -> None:
     (folder / "blocked.txt").write_text("# domains\nblocked.example\n")
     (folder / "urls.txt").write_text("http://plain.example\n")
     (folder / "words.txt").write_text("ant\nbee\n")
+    cut = [
+        "Number 1 of a line that is long enough. A second sentence. The third one. A fourth.",
+        "Number 2 of a line that is long enough. A second sentence. Another one. A fourth.",
+        "Number 3 of a line that is long enough.\nA line alone.\nNUMBER 4 OF A line alone.",
+        "number 5 of a line that is long enough.\nA line alone.\nIt is here by itself.",
+        "A second sentence. The third one. A fourth. And then something else altogether.",
+    ]
+    lines(folder / "cut.jsonl", [{"id": f"c{n}", "text": text} for n, text in enumerate(cut)])
+    angles = np.arange(80) * 0.17
+    np.save(folder / "vectors.npy", np.stack([np.cos(angles), np.sin(angles)], axis=1))
     # Pairs whose shingles agree in 0.6 to 0.9: whether they share a bucket depends on the hashes.
     near = []
     for pair in range(40):

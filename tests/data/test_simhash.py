@@ -8,7 +8,7 @@ import pytest
 from llmtools.data import cluster
 from llmtools.data.cluster import components_reference, link_near, roots, singletons
 from llmtools.data.shingles import shingles_reference
-from llmtools.data.simhash import SimHashSettings, find_similar, fingerprint_reference, fingerprints
+from llmtools.data.simhash import Fingerprints, SimHashSettings, fingerprint_reference, fingerprints
 from llmtools.errors import UsageError
 from text_batches import batch_of
 
@@ -71,14 +71,16 @@ def test_fingerprints_equal_the_reference() -> None:
 
 def test_copies_with_another_case_are_near_and_short_documents_only_exact() -> None:
     texts = [TEXT, "two words", TEXT.upper(), "Two words", "two words", TEXT, "other words at all"]
-    found = find_similar([batch_of(texts[:3]), batch_of(texts[3:])], SimHashSettings())
-    assert found.root.tolist() == [0, 1, 0, 3, 1, 0, 6]
-    assert found.is_exact.tolist() == [False, False, False, False, True, True, False]
-    assert found.size.tolist() == [3, 2, 3, 1, 2, 3, 1]
+    found = Fingerprints(SimHashSettings())
+    found.add(batch_of(texts[:3]))
+    found.add(batch_of(texts[3:]))
+    root, same_text = found.link()
+    assert root.tolist() == [0, 1, 0, 3, 1, 0, 6]
+    assert same_text.tolist() == [0, 1, 2, 3, 1, 0, 6]
 
 
 def test_no_documents_make_no_clusters() -> None:
-    assert find_similar([], SimHashSettings()).root.size == 0
+    assert Fingerprints(SimHashSettings()).link()[0].size == 0
 
 
 def test_a_distance_at_which_everything_is_a_copy_is_refused() -> None:

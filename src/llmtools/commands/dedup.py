@@ -28,6 +28,14 @@ from llmtools.commands.common import (
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.dedup_methods import (
+    STREAMED,
+    Method,
+    Normal,
+    check_flags,
+    instead_of_minhash,
+    run_streamed,
+)
 from llmtools.errors import UsageError
 from llmtools.formats.skips import OnError
 from llmtools.formats.stream import STDIO
@@ -47,6 +55,7 @@ app = make_app()
         "llm dedup crawl.jsonl.zst -o unique.jsonl.zst",
         "zstdcat crawl/*.zst | llm dedup --rejects copies.jsonl | llm tokenize -t tokenizer.json",
         "llm dedup new.jsonl --index old-index --keep longest -o unique.jsonl",
+        "llm dedup crawl.jsonl --method substring --min-bytes 100 -o shorter.jsonl",
     ],
 )
 def dedup(
@@ -54,6 +63,10 @@ def dedup(
     output: Output = STDIO,
     force: Force = False,
     dry_run: DryRun = False,
+    method: Annotated[
+        Method,
+        typer.Option(help="What is compared; line to sentence and substring cut inside texts."),
+    ] = "minhash",
     keep: Annotated[
         str,
         typer.Option(help="Which copy stays: first, longest, newest or metadata.FIELD (largest)."),
@@ -107,6 +120,43 @@ def dedup(
         int | None, typer.Option(min=1, help="Hashes that must agree in a bucket.  [default: 8]")
     ] = None,
     seed: Seed = 1,
+    max_distance: Annotated[
+        int, typer.Option(min=0, help="simhash: bits of 64 in which copies may differ.")
+    ] = 3,
+    vectors: Annotated[
+        str | None, typer.Option(help="semantic: a row for each document, .npy or .safetensors.")
+    ] = None,
+    similarity: Annotated[float, typer.Option(help="semantic: the cosine of copies.")] = 0.95,
+    num_clusters: Annotated[
+        int, typer.Option(min=0, help="semantic: clusters of k-means; 0 is sqrt(documents).")
+    ] = 0,
+    min_bytes: Annotated[
+        int, typer.Option(min=1, help="substring: repeated bytes, at least so many.")
+    ] = 100,
+    normalize: Annotated[
+        Normal, typer.Option(help="line, paragraph, sentence: what is compared.")
+    ] = "ccnet",
+    num_sentences: Annotated[
+        int, typer.Option(min=1, help="sentence: sentences in a row that are compared.")
+    ] = 3,
+    min_chars: Annotated[
+        int, typer.Option(min=0, help="Drop what is cut to fewer characters.")
+    ] = 1,
+    min_doc_words: Annotated[
+        int | None,
+        typer.Option(min=0, help="And to fewer words.  [default: 50 for sentence, else 0]"),
+    ] = None,
+    min_doc_sentences: Annotated[
+        int | None,
+        typer.Option(min=0, help="And to fewer sentences.  [default: 3 for sentence, else 0]"),
+    ] = None,
+    annotate: Annotated[
+        bool,
+        typer.Option("--annotate", help="Cut nothing; say what in metadata.duplicate_spans."),
+    ] = False,
+    zstd_level: Annotated[
+        int, typer.Option(min=1, max=19, help="exact and cuts: level of an output in .zst.")
+    ] = 3,
     memory: Annotated[
         str | None,
         typer.Option(help="Spill keys to TMPDIR beyond this, as 4G.  [default: no limit]"),
@@ -124,11 +174,16 @@ def dedup(
     id_key: IdKey = "id",
 ) -> None:
     """Remove exact and near duplicates (MinHash-LSH); one of each cluster stays."""
+    values = dict(locals())
+    check_flags(dedup, values)
     for path in (output, rejects):
         check_json_output(path if explain is None else None)
     limit = None if memory is None else byte_size("--memory", memory)
     names = resolve_inputs(inputs)
     lean_process()
+    if method in STREAMED and not dry_run:
+        run_streamed(names, values)
+        return
     from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup import dedup as run
 
@@ -140,6 +195,7 @@ def dedup(
     }
     settings = DedupSettings(
         minhash=_minhash(preset, dialect, seed, given),
+        instead=instead_of_minhash(values),
         keep=keep,
         verify_jaccard=verify_jaccard,
         cluster_ids=cluster_ids,
@@ -170,6 +226,7 @@ def dedup(
             plan_dedup(
                 names,
                 output,
+                method=method,
                 num_buckets=settings.minhash.num_buckets,
                 keeps_ids=cluster_ids or rejects is not None,
                 rejects=rejects,

@@ -20,6 +20,8 @@ from llmtools.data.dedup_output import drop_log, write_named
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.data.keep import Keep
 from llmtools.data.minhash import MinHashSettings
+from llmtools.data.semantic import Meanings, SemanticSettings
+from llmtools.data.simhash import Fingerprints, SimHashSettings
 from llmtools.data.verify import verify
 from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash
@@ -34,13 +36,14 @@ from llmtools.formats.stream import atomic_directory, claim_outputs, open_output
 class DedupSettings:
     """What `dedup` does besides the signatures themselves.
 
-    keep: which document of a cluster survives (keep.py). verify_jaccard: the similarity that all
-    documents of a cluster must have to each other; 0 for no check. cluster_ids: add
-    metadata.cluster, the id of the survivor, and metadata.cluster_size. memory: bytes the process
-    may take, None for no limit.
+    instead: what documents are compared by, where that is not MinHash. keep: which document of a
+    cluster survives (keep.py). verify_jaccard: the similarity that all documents of a cluster must
+    have to each other; 0 for no check. cluster_ids: add metadata.cluster, the id of the survivor,
+    and metadata.cluster_size. memory: bytes the process may take, None for no limit.
     """
 
     minhash: MinHashSettings = field(default_factory=MinHashSettings)
+    instead: SimHashSettings | SemanticSettings | None = None
     keep: str = "first"
     verify_jaccard: float = 0.0
     cluster_ids: bool = False
@@ -122,6 +125,8 @@ def dedup(
     gets a new one of these documents.
     Raises InputError for bad input, for input without any document, and where nothing is left.
     """
+    if settings.instead is not None and (indexes or create_index is not None):
+        raise UsageError("indexes hold MinHash keys; leave --index and --create-index out")
     if indexes and settings.verify_jaccard:
         raise UsageError("verify_jaccard needs the texts of both documents; an index has none")
     destinations = [output] if rejects is None else [output, rejects]
@@ -142,8 +147,16 @@ def dedup(
             Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips)
         )
         base = sum(index.num_documents for index in stored)
-        signatures = stack.enter_context(Signatures(settings.minhash, settings.memory, base))
+        signatures: Signatures | Fingerprints | Meanings
+        if isinstance(settings.instead, SimHashSettings):
+            signatures = Fingerprints(settings.instead)
+        elif settings.instead is not None:
+            recorder.read_path(Path(settings.instead.path))
+            signatures = Meanings(settings.instead)
+        else:
+            signatures = stack.enter_context(Signatures(settings.minhash, settings.memory, base))
         for number, index in enumerate(stored):
+            assert isinstance(signatures, Signatures)
             index.attach(signatures, sum(one.num_documents for one in stored[:number]))
         with terminal.progress("dedup", unit="doc") as bar:
             documents = gathered.watch(replay.documents(recorder.read))
@@ -152,6 +165,7 @@ def dedup(
         gathered.check(inputs, skips)
         clusters = cluster_documents(signatures, gathered, settings, replay)
         if folder is not None and gathered.names is not None:
+            assert isinstance(signatures, Signatures)
             write_stored(folder, signatures, gathered.names, gathered.hashes)
         with open_output(output, force=force) as kept:
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
@@ -176,7 +190,10 @@ def dedup(
 
 
 def cluster_documents(
-    signatures: Signatures, gathered: Gathered, settings: DedupSettings, replay: Replay
+    signatures: Signatures | Fingerprints | Meanings,
+    gathered: Gathered,
+    settings: DedupSettings,
+    replay: Replay,
 ) -> Clusters:
     """The clusters of what was gathered, verified where the settings ask for it."""
     root, same_text = signatures.link()

@@ -77,7 +77,7 @@ class SegmentFinder:
     reads_twice = False
 
     def __init__(self, settings: SegmentSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._seen = KeySet()
 
     def learn(self, texts: Sequence[str]) -> None:
@@ -89,8 +89,8 @@ class SegmentFinder:
         A segment goes together with what separates it from the next; the last ones of a text with
         what separates them from what stays before them.
         """
-        width = self._settings.width
-        cut = [segments(text, self._settings.unit) for text in texts]
+        width = self.settings.width
+        cut = [segments(text, self.settings.unit) for text in texts]
         keys = [
             _windows(self._digests(text, own), width) for text, own in zip(texts, cut, strict=True)
         ]
@@ -108,8 +108,8 @@ class SegmentFinder:
         return out
 
     def _digests(self, text: str, own: Spans) -> Keys:
-        form = _FORMS[self._settings.normal]
-        is_line = self._settings.unit == "line"
+        form = _FORMS[self.settings.normal]
+        is_line = self.settings.unit == "line"
         parts = [np.empty((0, 2), np.uint64)]
         for start in range(0, len(own), CHUNK):
             pieces = [text[i:j] for i, j in own[start : start + CHUNK].tolist()]

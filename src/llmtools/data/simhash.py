@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from llmtools.data import cluster
 from llmtools.data.batch import Batch
-from llmtools.data.duplicates import Clusters
-from llmtools.data.exact import text_digests
+from llmtools.data.cluster import Roots
+from llmtools.data.duplicates import digests
 from llmtools.data.jit import kernel
 from llmtools.data.shingles import shingles
 from llmtools.errors import UsageError
@@ -43,24 +43,36 @@ class SimHashSettings:
             )
 
 
-def find_similar(batches: Iterable[Batch], settings: SimHashSettings) -> Clusters:
-    """Read all documents once and cluster those with near fingerprints, and those of equal text."""
-    values = [np.empty(0, np.uint64)]
-    digests = [np.empty((0, 2), np.uint64)]
-    has_features = [np.empty(0, np.bool_)]
-    for batch in batches:
-        hashes, offsets = shingles(batch, settings.n_grams)
-        values.append(fingerprints(hashes, offsets))
-        has_features.append(np.diff(offsets) > 0)
-        digests.append(text_digests(batch.documents))
-    known = np.flatnonzero(np.concatenate(has_features))
-    parents = cluster.singletons(sum(map(len, values)))
-    everyone = np.arange(parents.size)
-    cluster.link_equal(parents, everyone, np.concatenate(digests))
-    is_exact = cluster.roots(parents) != everyone
-    cluster.link_near(parents, known, np.concatenate(values)[known], settings.max_distance)
-    root = cluster.roots(parents)
-    return Clusters(root, is_exact)
+class Fingerprints:
+    """The fingerprints of documents, and their texts' digests; numbered from `base`."""
+
+    def __init__(self, settings: SimHashSettings, base: int = 0) -> None:
+        self.settings = settings
+        self.base = base
+        self.num_documents = 0
+        self._values = [np.empty(0, np.uint64)]
+        self._numbers = [np.empty(0, np.int64)]
+        self._digests = [np.empty((0, 1), np.uint64)]
+
+    def add(self, batch: Batch) -> None:
+        """The next documents."""
+        hashes, offsets = shingles(batch, self.settings.n_grams)
+        has_features = np.diff(offsets) > 0
+        first = self.base + self.num_documents
+        self._numbers.append(first + np.flatnonzero(has_features))
+        self._values.append(fingerprints(hashes, offsets)[has_features])
+        self._digests.append(digests(batch))
+        self.num_documents += len(batch.documents)
+
+    def link(self) -> tuple[Roots, Roots]:
+        """The first document of each one's cluster, and of those with the same text; (D,) each."""
+        parents = cluster.singletons(self.base + self.num_documents)
+        everyone = np.arange(self.base, self.base + self.num_documents)
+        cluster.link_equal(parents, everyone, np.concatenate(self._digests))
+        same_text = cluster.roots(parents)
+        values, numbers = np.concatenate(self._values), np.concatenate(self._numbers)
+        cluster.link_near(parents, numbers, values, self.settings.max_distance)
+        return cluster.roots(parents), same_text
 
 
 def fingerprints(hashes: Hashes, offsets: npt.NDArray[np.int64]) -> Hashes:

@@ -63,7 +63,7 @@ class SubstringFinder:
     reads_twice = True
 
     def __init__(self, settings: SubstringSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._text = bytearray()
         self._offsets = [0]
         self._anchors = [np.empty(0, np.uint64)]
@@ -77,7 +77,7 @@ class SubstringFinder:
         offsets = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         joined = b"".join(encoded)
-        anchors, starts = find_anchors(np.frombuffer(joined, np.uint8), offsets, self._settings)
+        anchors, starts = find_anchors(np.frombuffer(joined, np.uint8), offsets, self.settings)
         self._anchors.append(anchors)
         self._starts.append(starts + len(self._text))
         self._offsets += (offsets[1:] + len(self._text)).tolist()
@@ -104,7 +104,7 @@ class SubstringFinder:
         self._anchors, self._starts = [], []
         runs = _runs(anchors, starts)
         del anchors, starts
-        return find_copies(np.frombuffer(self._text, np.uint8), offsets, runs, self._settings)
+        return find_copies(np.frombuffer(self._text, np.uint8), offsets, runs, self.settings)
 
 
 def find_anchors(

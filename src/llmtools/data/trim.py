@@ -39,6 +39,7 @@ class SpanFinder(Protocol):
     """
 
     reads_twice: bool
+    settings: Any
 
     def learn(self, texts: Sequence[str]) -> None:
         """First reading."""
@@ -75,7 +76,6 @@ def dedup_inside(
     output: str,
     finder: SpanFinder,
     settings: TrimSettings,
-    details: dict[str, Any],
     *,
     rejects: str | None = None,
     on_error: OnError = "fail",
@@ -84,14 +84,13 @@ def dedup_inside(
 ) -> dict[str, Any]:
     """Write documents without what came before; returns the counts.
 
-    `details` are the finder's settings, for the manifest. `rejects` gets documents of which too
-    little is left, as they were, with metadata.reject = {"rule": method, "value": the share of
-    characters that came before}, and malformed ones. Raises InputError for bad input and for input
-    without any document.
+    `rejects` gets documents of which too little is left, as they were, with metadata.reject =
+    {"rule": method, "value": the share of characters that came before}, and malformed ones.
+    Raises InputError for bad input, for input without any document, and where nothing is left.
     """
     destinations = [output] if rejects is None else [output, rejects]
     check_outputs(destinations, force=force)
-    recorder = Recorder("dedup", asdict(settings) | details)
+    recorder = Recorder("dedup", asdict(settings) | {"finder": asdict(finder.settings)})
     recorder.drops = DropLog()
     adds = settings.annotate or rejects is not None
     skips = Skips(on_error, adds_metadata=adds)
@@ -112,6 +111,13 @@ def dedup_inside(
                 bar.update(len(group))
         if writer.counts["documents_in"] == 0:
             raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
+        if writer.counts["documents_kept"] == 0:
+            raise NothingLeft(
+                f"{', '.join(inputs)}: too little is left of all"
+                f" {writer.counts['documents_in']:,} documents; lower --min-chars, --min-doc-words"
+                " or --min-doc-sentences",
+                writer.counts,
+            )
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
         # All or none: neither output is published before both are written out.
         for sink in sinks:
