@@ -472,7 +472,7 @@ UNITS = {
 # Commands that only look, and `run`, which starts processes: their flags have tests of their own,
 # in these files.
 ELSEWHERE = {
-    "run": "commands/test_run.py",
+    "run": "commands/test_run.py commands/test_executors.py",
     "compare": "commands/test_eval.py",
     "inspect": "commands/test_inspect.py commands/test_lineage.py formats/test_plot.py",
     "why": "commands/test_lineage.py",

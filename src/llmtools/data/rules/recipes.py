@@ -91,7 +91,11 @@ RECIPES: dict[str, Recipe] = {
             Step(rule="gopher-quality"),
             Step(rule="repetition"),
             Step(rule="refinedweb"),
-            Step(rule="classifier", needs=("classifier",)),
+            Step(
+                rule="classifier",
+                needs=("classifier",),
+                thresholds={"keep_label": "hq:0.018112"},
+            ),
         ),
     ),
     "ccnet": Recipe(
