@@ -14,7 +14,9 @@ cluster that have it, chains counted.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -68,22 +70,32 @@ with open(clusters, "w") as file:
 """
 
 
-def corpus(data: Path, num_documents: int) -> tuple[Path, np.lib.npyio.NpzFile]:
-    """The documents and, beside them, their shingle sets and true pairs, made once."""
+def corpus(data: Path, num_documents: int) -> tuple[Path, Path]:
+    """The documents, and their shingle sets and true pairs, made once.
+
+    In a process of its own: a child's peak memory is never measured below its parent's.
+    """
     folder = cache_dir() / f"near-copies-{num_documents}"
     documents, truth = folder / "documents.jsonl", folder / "truth.npz"
     if not truth.exists():
         print(f"making {num_documents:,} documents in {folder}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
-        texts = near_copies.build(data, num_documents)
-        with open(documents, "w") as file:
-            for number, text in enumerate(texts):
-                fields = {"id": str(number), "text": text}
-                file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-        sets, offsets = near_copies.shingle_sets(texts)
-        pairs = near_copies.true_pairs(sets, offsets)
-        np.savez(truth, sets=sets, offsets=offsets, pairs=pairs)
-    return documents, np.load(truth)
+        maker = multiprocessing.Process(
+            target=near_copies.write, args=(data, num_documents, documents, truth)
+        )
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            sys.exit("the documents could not be made")
+    return documents, truth
+
+
+def text_bytes(source: Path, limit: int | None = None) -> int:
+    """Bytes of the first texts of a file."""
+    with open(source, "rb") as lines:
+        return sum(
+            len(json.loads(line)["text"].encode()) for line in itertools.islice(lines, limit)
+        )
 
 
 def run_ours(source: Path, folder: Path, *flags: str) -> Measurement:
@@ -111,10 +123,9 @@ def main() -> None:
     parser.add_argument("--peer-documents", type=int, default=20_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    source, truth = corpus(arguments.data, arguments.documents)
-    lines = source.read_bytes().splitlines(keepends=True)
-    sizes = [len(json.loads(line)["text"].encode()) for line in lines]
-    megabytes = sum(sizes) / 1e6
+    source, truth_file = corpus(arguments.data, arguments.documents)
+    megabytes = text_bytes(source) / 1e6
+    count = arguments.documents
     rensa = peer_environment("rensa", ["rensa==0.5.0", "orjson"])
 
     with tempfile.TemporaryDirectory() as name:
@@ -130,30 +141,32 @@ def main() -> None:
             theirs.append(run_cpu(peer_argv))
         small = folder / "input" / "documents.jsonl"
         small.parent.mkdir()
-        small.write_bytes(b"".join(lines[: arguments.peer_documents]))
+        with open(source, "rb") as lines, open(small, "wb") as file:
+            file.writelines(itertools.islice(lines, arguments.peer_documents))
         slow, _ = run_datatrove(small.parent, folder)
-        slow_megabytes = sum(sizes[: arguments.peer_documents]) / 1e6
+        slow_megabytes = text_bytes(small) / 1e6
+        verified = run_ours(source, folder, "--verify-jaccard", "0.8")
         clusters = {
-            "llm dedup": our_clusters(source, folder, len(lines)),
+            "llm dedup": our_clusters(source, folder, count),
             "llm dedup --verify-jaccard 0.8": our_clusters(
-                source, folder, len(lines), "--verify-jaccard", "0.8"
+                source, folder, count, "--verify-jaccard", "0.8"
             ),
             "rensa 0.5.0": np.array(json.loads(found.read_bytes())),
         }
-        verified = run_ours(source, folder, "--verify-jaccard", "0.8")
 
+    truth = np.load(truth_file)
     own_s = statistics.median(one.cpu_s for one in ours)
     peer_s = statistics.median(one.cpu_s for one in theirs)
     rows = [
-        ("llm dedup", len(lines), megabytes, own_s, ours[0].peak_bytes / 1e6),
+        ("llm dedup", count, megabytes, own_s, ours[0].peak_bytes / 1e6),
         (
             "  --verify-jaccard 0.8",
-            len(lines),
+            count,
             megabytes,
             verified.cpu_s,
             verified.peak_bytes / 1e6,
         ),
-        ("rensa 0.5.0", len(lines), megabytes, peer_s, theirs[0].peak_bytes / 1e6),
+        ("rensa 0.5.0", count, megabytes, peer_s, theirs[0].peak_bytes / 1e6),
         (
             "datatrove 0.10.1",
             arguments.peer_documents,

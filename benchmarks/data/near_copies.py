@@ -214,3 +214,14 @@ def recall_and_precision(
     similar = np.empty(len(pairs))
     jaccards(sets, offsets, pairs, similar)
     return recall, float((similar >= THRESHOLD).mean())
+
+
+def write(data: Path, num_documents: int, documents: Path, truth: Path) -> None:
+    """Write the documents as JSON lines, and their shingle sets and true pairs as .npz."""
+    texts = build(data, num_documents)
+    with open(documents, "w") as file:
+        for number, text in enumerate(texts):
+            fields = {"id": str(number), "text": text}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    sets, offsets = shingle_sets(texts)
+    np.savez(truth, sets=sets, offsets=offsets, pairs=true_pairs(sets, offsets))
