@@ -197,6 +197,9 @@ def _warm_up() -> None:
         place.write_text('{"text": "a few words, and a few words"}\n' * 3)
         for argv in (["filter", "--rules", "length", "--min-doc-words", "1"], ["dedup"]):
             assert cli.run([*argv, str(place), "-q", "-o", os.devnull]) == 0
+        model = f"{folder}/lm.safetensors"
+        assert cli.run(["scorer", "train", str(place), "-q", "-o", model]) == 0
+        assert cli.run(["score", str(place), "--with", model, "-q", "-o", os.devnull]) == 0
     gc.enable()
 
 
