@@ -13,6 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-demo-out}
 steps=${STEPS:-300}
 finetune_steps=${FINETUNE_STEPS:-120}
+limit=${LIMIT_TOKENS:-20000}
 python=${PYTHON:-python}
 started=$SECONDS
 
@@ -51,14 +52,14 @@ llm finetune base pairs.jsonl --adapter lora --val-fraction 0.05 --max-steps "$f
     --batch-size 16 --learning-rate 2e-3 --seed 1 -o tuned
 
 stage "quantize: 8 and 4 bits"
-llm --json quantize tuned --method rtn --scheme Q8_0 --documents val.jsonl --limit-tokens 20000 \
+llm --json quantize tuned --method rtn --scheme Q8_0 --documents val.jsonl --limit-tokens "$limit" \
     -o tuned-q8_0.gguf > quantize-q8_0.json
-llm --json quantize tuned --method rtn --scheme Q4_0 --documents val.jsonl --limit-tokens 20000 \
+llm --json quantize tuned --method rtn --scheme Q4_0 --documents val.jsonl --limit-tokens "$limit" \
     -o tuned-q4_0.gguf > quantize-q4_0.json
 
 stage "eval: perplexity of held-out documents before and after"
 for model in base tuned tuned-q8_0.gguf tuned-q4_0.gguf; do
-    llm --json eval "$model" --tasks perplexity --documents val.jsonl --limit-tokens 20000 \
+    llm --json eval "$model" --tasks perplexity --documents val.jsonl --limit-tokens "$limit" \
         -o "eval-$model" > "eval-$model.json"
 done
 

@@ -19,6 +19,7 @@ def test_the_quickstart_ends_well(tmp_path):
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "STEPS": "150",
         "FINETUNE_STEPS": "40",
+        "LIMIT_TOKENS": "5000",
     }
     # The demo uses all cores; the tests' single thread would double its time.
     environment.pop("OMP_NUM_THREADS")

@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from faults.preloaded import Preloaded
+from in_process import run_here
 from llmtools.errors import InputError
 from llmtools.formats import stream
 from llmtools.formats.document import read_documents
@@ -207,7 +208,7 @@ def test_input_without_a_document_is_an_error(name, folder, tmp_path):
     line = EMPTY[name].replace("'", "\0").split("\0")
     words = [*line[0].split(), *(part for part in line[1:] if part)]
     words = [word.format(work=work, out=out) for word in words]
-    done = run_llm(*words, *([] if name == "run" else ["-o", out]), cwd=folder, check=False)
+    done = run_here(*words, *([] if name == "run" else ["-o", out]), cwd=folder)
     assert_user_error(done, 3)
     assert not Path(out).exists()
 
@@ -225,6 +226,6 @@ def test_a_wrong_text_key_is_an_error_that_names_the_right_one(name, folder, tmp
         else:
             words += ["-o", out, *flags]
         words = [word.format(work=f"{work}{len(flags)}", out=out) for word in words]
-        done = run_llm(*words, cwd=folder, check=False)
+        done = run_here(*words, cwd=folder)
         assert_user_error(done, 3, "texd")
         assert not Path(out).exists()

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from in_process import run_here
 from llmtools.engine.defaults import read_generation_defaults
 from llmtools.errors import InputError, ResourceError
 from llmtools.formats.block_codecs import dequantize
 from llmtools.model.config import config_from_hf
 from llmtools.model.load import empty_decoder, load_model
 from llmtools.terminal import readable
-from support import assert_user_error, run_llm
+from support import assert_user_error
 from tiny_chat import save_base
 from tiny_packed import CONFIG, write_config, write_packed
 
@@ -72,12 +73,12 @@ def test_a_place_of_another_step_is_refused(tmp_path):
     config = write_config(tmp_path / "model.json")
     train = ("pretrain", tmp_path / "rows", "--model-config", config, "--save-every", "1",
              "--batch-size", "2", "-o", tmp_path / "run", "--max-steps")  # fmt: skip
-    run_llm(*train, "2")
+    run_here(*train, "2", check=True)
     place = tmp_path / "run" / "step-000002" / "state" / "place.json"
     place.write_text('{"step": -1, "rows": 4, "tokens": 64}')
-    assert_user_error(run_llm(*train, "2", check=False), 3, "place.json", "counts")
+    assert_user_error(run_here(*train, "2"), 3, "place.json", "counts")
     place.write_text('{"step": 1, "rows": 4, "tokens": 64}')
-    assert_user_error(run_llm(*train, "2", check=False), 3, "step 1 in step-000002")
+    assert_user_error(run_here(*train, "2"), 3, "step 1 in step-000002")
 
 
 def test_a_message_never_fills_the_screen_or_commands_the_terminal():
@@ -102,10 +103,10 @@ def test_metrics_that_nest_without_end_are_one_message(tmp_path):
     config = write_config(tmp_path / "model.json")
     run = ("pretrain", tmp_path / "rows", "--model-config", config, "--max-steps", "1",
            "--batch-size", "2", "-o", tmp_path / "run")  # fmt: skip
-    run_llm(*run)
+    run_here(*run, check=True)
     (tmp_path / "run" / "metrics.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n")
-    assert_user_error(run_llm(*run, check=False), 3, "metrics.jsonl:1")
-    assert_user_error(run_llm("inspect", tmp_path / "run", check=False), 3, "metrics.jsonl")
+    assert_user_error(run_here(*run), 3, "metrics.jsonl:1")
+    assert_user_error(run_here("inspect", tmp_path / "run"), 3, "metrics.jsonl")
 
 
 def test_weights_that_are_not_finite_print_no_warning():
