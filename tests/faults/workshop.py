@@ -43,6 +43,9 @@ JOBS = {
     "dedup": Job(
         "dedup documents.jsonl --rejects {out}.no -o {out}", "unique.jsonl", is_streaming=True
     ),
+    "dedup sign": Job(
+        "dedup documents.jsonl --phase sign --work-dir {out}", "work", grows_in_place=True
+    ),
     "scorer train": Job(
         "scorer train documents.jsonl --order 3 -o {out}", "lm.safetensors"
     ),

@@ -229,6 +229,7 @@ def dedup(
                 method=method,
                 num_buckets=settings.minhash.num_buckets,
                 keeps_ids=cluster_ids or rejects is not None,
+                limit=limit,
                 rejects=rejects,
                 on_error=on_error,
                 text_key=text_key,

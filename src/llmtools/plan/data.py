@@ -208,13 +208,17 @@ def plan_dedup(
     method: str = "minhash",
     num_buckets: int,
     keeps_ids: bool,
+    limit: int | None = None,
     rejects: str | None,
     on_error: OnError,
     text_key: str,
     id_key: str,
     force: bool,
 ) -> Plan:
-    """Memory grows with the number of documents, or with the text where methods cut inside it."""
+    """Memory grows with the number of documents, or with the text where methods cut inside it.
+
+    limit: bytes that --memory allows.
+    """
     outputs = _outputs(output, rejects)
     _check_files(outputs, force=force)
     sample = sample_documents(names, text_key=text_key, id_key=id_key, on_error=on_error)
@@ -229,6 +233,8 @@ def plan_dedup(
             share = DEDUP_TEXT[method]
             value = COSTS["dedup"].memory + share * (measure_inputs(names).content or 0)
             told = f"{share} bytes for each byte of input; {basis}"
+        if limit is not None and value > limit:
+            return Estimate(value=limit, basis=f"--memory; keys beyond it go to disk; {told}")
         return Estimate(value=value, basis=told)
 
     return _plan_documents("dedup", names, outputs, sample, memory)
