@@ -155,6 +155,14 @@ TARGETS = {
             f"pretrain rows --model-config model.json {TRAIN} out",
         ),
     ),
+    "language model": Target(
+        "given.safetensors",
+        mutate.in_safetensors,
+        (
+            "score short.jsonl --with given.safetensors -o out.jsonl",
+            "inspect given.safetensors",
+        ),
+    ),
     "settings": Target(
         "llmtools.toml",
         mutate.in_text,
