@@ -15,7 +15,8 @@
     sentences       counted                 not counted             counted
 
 A sentence ends at closing marks that white space follows, or at one of a script that needs none;
-datatrove asks spaCy's sentencizer, DCLM nltk's punkt. The text that is left is stripped.
+datatrove asks spaCy's sentencizer, DCLM nltk's punkt. The text that is left is stripped; where
+none is, the document goes.
 
 Fast path: a numba kernel. Readable reference: `c4_reference`.
 """
@@ -382,6 +383,8 @@ def _edit(
             kept += 1
             at = line_end
         if cause == _NONE and dialect != _DOLMA and sentences < min_sentences:
+            cause = _SENTENCES
+        if cause == _NONE and kept == 0:
             cause = _SENTENCES
         first, last = _strip(out, origin, at, index, blocks)
         found[d, 0], found[d, 1], found[d, 2], found[d, 3] = cause, sentences, lines, kept
