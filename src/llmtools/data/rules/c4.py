@@ -209,11 +209,18 @@ def _count_sentences(buffer: Bytes, start: int, stop: int, index: Kinds, blocks:
 
 
 @kernel
-def _phrases(buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers) -> int:
-    """Which phrases stand in a line in any case of ASCII, one bit each."""
+def _phrases(
+    buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers
+) -> tuple[int, bool]:
+    """Which phrases stand in a line in any case of ASCII, one bit each, and whether a '{' does."""
     found = 0
+    bracket = False
     for i in range(start, stop):
         c = buffer[i] | 32 if 65 <= buffer[i] <= 90 else buffer[i]
+        bracket = bracket or c == 123
+        # No phrase starts with another letter than c, j, l, p, t, u.
+        if c < 99 or (99 < c < 106) or c > 117:
+            continue
         for number in range(ends.size - 1):
             begin, end = ends[number], ends[number + 1]
             if phrases[begin] != c or i + end - begin > stop:
@@ -226,7 +233,7 @@ def _phrases(buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integer
                 k += 1
             if k == end - begin:
                 found |= 1 << number
-    return found
+    return found, bracket
 
 
 @kernel
@@ -346,12 +353,9 @@ def _edit(
             )
             if dialect == _DCLM:
                 words, _ = _count_words(out, line, line_end, index, blocks)
-            has = _phrases(out, line, line_end, phrases, phrase_ends)
-            bracket = False
-            for i in range(line, line_end):
-                bracket = bracket or out[i] == 123
             is_empty = dialect == _DCLM and line == line_end
             if dialect == _DOLMA and cause == _NONE:
+                has, bracket = _phrases(out, line, line_end, phrases, phrase_ends)
                 if curly and bracket:
                     cause = _CURLY_BRACKET
                 elif lorem and has & _LOREM:
@@ -367,6 +371,7 @@ def _edit(
                 if words < min_words:
                     continue
                 if dialect != _DOLMA:
+                    has, bracket = _phrases(out, line, line_end, phrases, phrase_ends)
                     if lorem and has & _LOREM:
                         cause = _LOREM_IPSUM
                         break

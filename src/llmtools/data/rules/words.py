@@ -333,4 +333,14 @@ def _split_by_class(
             for k in range(width):
                 hashed = hashed * _BASE + np.uint64(buffer[i + k]) + _ONE
             i += width
+            if last == _ALETTER:
+                # Most of a text: ASCII letters after a letter, which need no look at the rules.
+                run = i
+                while i < stop and buffer[i] < 0x80 and blocks[buffer[i]] & 31 == _ALETTER:
+                    hashed = hashed * _BASE + np.uint64(buffer[i]) + _ONE
+                    i += 1
+                if i > run:
+                    chars += i - run
+                    flags |= _KEPT | SOLID
+                    was_joiner = False
         offsets[d + 1] = n
