@@ -39,27 +39,23 @@ def run_phases(paths: list[Path], work: Path, count: int, *flags: str) -> list[P
         place = ("--work-dir", work, "--shard", f"{index}/{count}")
         output = work / f"out-{index}.jsonl"
         rejects = ("--rejects", work / f"rejects-{index}.jsonl")
-        done = run_llm(
-            *("dedup", *paths, "--phase", "apply", *place, *flags, *rejects, "-o", output),
-            check=False,
-        )
-        assert done.returncode in (0, 3), done.stderr
+        run_llm("dedup", *paths, "--phase", "apply", *place, *flags, *rejects, "-o", output)
         outputs.append(output)
     return outputs
 
 
 @pytest.mark.parametrize(
     ("count", "flags"),
-    [(1, ("--cluster-ids",)), (3, ("--keep", "metadata.q", "--memory", "256M"))],
+    [(1, ("--cluster-ids",)), (7, ("--keep", "metadata.q", "--memory", "256M"))],
 )
 def test_shards_together_are_one_run(tmp_path: Path, count: int, flags: tuple[str, ...]) -> None:
     paths = write_corpus(tmp_path)
     rejects = tmp_path / "rejects.jsonl"
     whole = run_llm("dedup", *paths, "--rejects", rejects, *flags).stdout
     outputs = run_phases(paths, tmp_path / "work", count, *flags)
-    assert b"".join(path.read_bytes() for path in outputs if path.exists()) == whole
+    assert b"".join(path.read_bytes() for path in outputs) == whole
     parts = [tmp_path / "work" / f"rejects-{index}.jsonl" for index in range(count)]
-    assert b"".join(path.read_bytes() for path in parts if path.exists()) == rejects.read_bytes()
+    assert b"".join(path.read_bytes() for path in parts) == rejects.read_bytes()
 
 
 def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def dedup(
                 write_named(replay.raw_records(), clusters, names, sizes, sinks)
             else:
                 replay.copy(clusters.is_kept, kept)
-            check_left(clusters, inputs, ", ".join(indexes))
+            _check_left(clusters, inputs, ", ".join(indexes))
             # All or none: neither output is published before both are written out.
             for sink in sinks:
                 sink.flush()
@@ -225,7 +225,7 @@ def _all_names(stored: list[Stored], own: Names | None) -> Names:
     return names
 
 
-def check_left(clusters: Clusters, inputs: list[str], elsewhere: str) -> None:
+def _check_left(clusters: Clusters, inputs: list[str], elsewhere: str) -> None:
     """Raises NothingLeft where all documents have copies `elsewhere`."""
     if not clusters.is_kept.any():
         raise NothingLeft(
