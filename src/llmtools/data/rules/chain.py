@@ -11,6 +11,9 @@ from typing import Any
 from llmtools.data.batch import Batch
 from llmtools.data.rules.rule import Check, Reject, Rule
 
+# Where fewer documents of a batch are left, the next rule gets a batch of these alone.
+MOST_STAY = 0.8
+
 
 @dataclass(slots=True)
 class RuleStats:
@@ -59,7 +62,7 @@ class Chain:
         rows = list(range(len(batch.documents)))
         current = batch
         for rule in self.rules:
-            if not rows:
+            if all(row in outcome.rejects for row in rows) and not self.annotate:
                 break
             current, rows = self._apply(rule, current, rows, outcome)
         for reject in outcome.rejects.values():
@@ -71,22 +74,30 @@ class Chain:
     def _apply(
         self, rule: Rule, batch: Batch, rows: list[int], outcome: Outcome
     ) -> tuple[Batch, list[int]]:
-        """One rule over what is left; returns what is left after it, and its rows."""
+        """One rule over a batch and what each of its documents is; returns both for the next rule.
+
+        Documents that an earlier rule has dropped may still be among them: what rules derive from
+        the texts is kept with a batch, and leaving out a few documents would cost all of it.
+        """
         start = time.perf_counter()
+        gone = set() if self.annotate else set(outcome.rejects)
         found = rule.apply(batch, annotate=self.annotate)
         lengths = (batch.offsets[1:] - batch.offsets[:-1]).tolist()
         stats = self.stats[rule.name]
-        stats.documents += len(rows)
-        stats.bytes += int(batch.offsets[-1])
         stays: list[int] = []
         for at, reject in enumerate(found.rejects):
+            if rows[at] in gone:
+                continue
+            stats.documents += 1
+            stats.bytes += lengths[at]
             if reject is None:
                 stays.append(at)
                 continue
             stats.dropped += 1
             stats.dropped_bytes += lengths[at]
             outcome.rejects.setdefault(rows[at], reject)
-        for at, text in found.texts.items():
+        texts = {at: text for at, text in found.texts.items() if rows[at] not in gone}
+        for at, text in texts.items():
             stats.edited += 1
             stats.edited_bytes += lengths[at] - len(text)
             outcome.texts[rows[at]] = text
@@ -96,8 +107,11 @@ class Chain:
             outcome.metadata[rows[at]].update(fields)
         if self.annotate:
             stays = list(range(len(rows)))
-        if found.texts or len(stays) < len(rows):
-            batch = batch.take(stays, found.texts)
+        keeps_all = len(stays) == len(rows) or (
+            bool(batch.memo) and len(stays) >= MOST_STAY * len(rows)
+        )
+        if texts or not keeps_all:
+            batch = batch.take(stays, texts)
             rows = [rows[at] for at in stays]
         stats.seconds += time.perf_counter() - start
         return batch, rows
