@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import instruction, kernel
+from llmtools.data.instructions import load_8, trailing_zeros
+from llmtools.data.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -121,36 +120,13 @@ def _is_whole_word(c: int) -> bool:
     )
 
 
-@instruction
-def _load_8(typing_context: Any, array: Any, index: Any) -> Any:
-    """Eight bytes of an array as one little-endian integer; the caller knows they are there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        word = ir.IntType(64)
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), word.as_pointer())
-        return builder.load(place, align=1)
-
-    return types.uint64(array, types.int64), generate
-
-
-@instruction
-def _trailing_zeros(typing_context: Any, value: Any) -> Any:
-    """How many low bits of a 64-bit integer are 0; 64 for 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.uint64(types.uint64), generate
-
-
 @kernel
 def _leading_letters(word: int) -> Any:
     """How many of eight bytes, lowest first, are ASCII letters before the first that is none."""
     low = (word | _EACH_20) & _EACH_7F
     # The top bit of each byte: at least 'a', and not above 'z', and ASCII.
     letters = (low + _EACH_1F) & ~(low + _EACH_05) & ~word & _EACH_80
-    return np.int64(_trailing_zeros(~letters & _EACH_80) >> np.uint64(3))
+    return np.int64(trailing_zeros(~letters & _EACH_80) >> np.uint64(3))
 
 
 @kernel
@@ -176,7 +152,7 @@ def _hash_words(
         if c < 128:
             folded = fold[c]
             if folded >= _FIRST_LETTER and place == 0 and i <= last_load:
-                bits = _load_8(buffer, i)
+                bits = load_8(buffer, i)
                 found = min(_leading_letters(bits), np.int64(stop - i))
                 i += found
                 in_word = True
