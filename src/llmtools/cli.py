@@ -128,6 +128,7 @@ def noun_help(name: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     signals.install()
+    sys.unraisablehook = _unraisable
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
@@ -135,6 +136,15 @@ def main(argv: list[str] | None = None) -> None:
     finally:
         signals.ignore()
     sys.exit(code)
+
+
+def _unraisable(fault: sys.UnraisableHookArgs) -> None:
+    """Python's report of a fault that cannot be raised, but for memory that ran out.
+
+    What is closed on the way out of such a run may run out again; one message is enough.
+    """
+    if fault.exc_type is not MemoryError:
+        sys.__unraisablehook__(fault)
 
 
 def run(argv: list[str]) -> int:
