@@ -174,7 +174,8 @@ def test_filtering_twice_is_two_steps_though_the_bytes_are_the_same(tmp_path: Pa
     run_llm("filter", "in.jsonl", "--rules", "length", "-o", "one.jsonl", cwd=tmp_path)
     run_llm("filter", "one.jsonl", "--rules", "symbols", "-o", "two.jsonl", cwd=tmp_path)
     assert os.stat(tmp_path / "two.jsonl").st_size == os.stat(tmp_path / "in.jsonl").st_size
-    rules = [step["settings"]["rules"] for step in lineage(tmp_path, "two.jsonl")["steps"]]
+    steps = lineage(tmp_path, "two.jsonl")["steps"]
+    rules = [list(step["settings"]["rules"]) for step in steps]
     assert rules == [["symbols"], ["length"]]
 
 
