@@ -343,12 +343,11 @@ def lean_process() -> None:
 
     Records hold no reference cycles, yet looking for cycles takes a sixth of such a command's CPU
     time, most of it while numba is imported. And OpenBLAS, which is not used, would start a thread
-    per core when numpy is imported. And numba imports scipy and yaml, where they are installed, to
-    look at a BLAS and for settings of its own: 0.1 s.
+    per core when numpy is imported. And numba imports scipy, where it is installed, only to look at
+    its BLAS, for 0.1 s.
     """
     gc.disable()
-    for name in ("scipy", "yaml"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
