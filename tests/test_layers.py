@@ -20,7 +20,7 @@ ROWS = [
     {"tokenizer", "data", "shards", "ops", "model", "quant", "adapters"},
     {"triton_kernels"},
     {"formats"},
-    {"errors", "terminal", "config", "signals"},
+    {"errors", "terminal", "config", "signals", "jit"},
 ]
 SIDEWAYS = {
     ("model", "ops"),

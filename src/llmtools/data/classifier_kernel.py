@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.jit import kernel
+from llmtools.jit import kernel
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.jit import kernel
+from llmtools.jit import kernel
 
 Keys = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]

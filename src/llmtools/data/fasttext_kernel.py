@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.jit import kernel
 from llmtools.formats.fasttext import NUM_CENTROIDS
+from llmtools.jit import kernel
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Integers: TypeAlias = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from llmtools.data.jit import instruction
+from llmtools.jit import instruction
 
 
 @instruction

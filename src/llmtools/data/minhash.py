@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.shingles import character_shingles, shingles
 from llmtools.errors import UsageError
+from llmtools.jit import kernel
 
 Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]

@@ -24,7 +24,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from llmtools.data.jit import kernel
 from llmtools.data.ngram_lm import Doubles, NGrams, extend_hash
 from llmtools.data.ngram_text import (
     BEGIN,
@@ -41,6 +40,7 @@ from llmtools.data.ngram_text import (
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.ngram import MAX_ORDER
+from llmtools.jit import kernel
 
 SPECIAL = (b"<unk>", b"<s>", b"</s>")
 _BEGIN_ID, _END_ID = 1, 2

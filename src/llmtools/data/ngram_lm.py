@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.jit import kernel
 from llmtools.data.ngram_text import (
     NORMALIZE,
     UNKNOWN,
@@ -39,6 +38,7 @@ from llmtools.errors import InputError
 from llmtools.formats import tensor_header
 from llmtools.formats.ngram import FORMAT, MAX_ORDER
 from llmtools.formats.tokens import read_count
+from llmtools.jit import kernel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

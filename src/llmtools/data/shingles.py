@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from llmtools.data.batch import Batch
 from llmtools.data.instructions import load_8, trailing_zeros
-from llmtools.data.jit import kernel
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]

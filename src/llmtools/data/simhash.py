@@ -18,9 +18,9 @@ from llmtools.data import cluster
 from llmtools.data.batch import Batch
 from llmtools.data.cluster import Roots
 from llmtools.data.duplicates import digests
-from llmtools.data.jit import kernel
 from llmtools.data.shingles import shingles
 from llmtools.errors import UsageError
+from llmtools.jit import kernel
 
 Hashes = npt.NDArray[np.uint64]
 MAX_DISTANCE = 16

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.cluster import Roots
-from llmtools.data.jit import kernel
 from llmtools.data.shingles import plain_shingles
+from llmtools.jit import kernel
 
 Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]

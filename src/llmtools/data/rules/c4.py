@@ -31,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import (
     DECIMAL,
     LINE_END,
@@ -43,6 +42,7 @@ from llmtools.data.rules.characters import (
 )
 from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
 from llmtools.data.rules.settings import DIALECTS, C4Settings, Conventions
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

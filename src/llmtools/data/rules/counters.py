@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, SPACE, character_table
 from llmtools.data.rules.settings import DIALECTS, Conventions
 from llmtools.data.rules.words import SOLID, SYMBOL, words_of
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

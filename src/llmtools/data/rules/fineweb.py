@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import SPACE, TERMINAL, character_table
 from llmtools.data.rules.rule import Check, Rule, Values, Verdicts, verdicts
 from llmtools.data.rules.settings import C4ParagraphSettings, Conventions, FineWebSettings
 from llmtools.data.rules.words import words_of
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

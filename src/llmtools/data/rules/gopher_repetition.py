@@ -39,11 +39,11 @@ import numpy.typing as npt
 
 from llmtools.data.batch import Batch
 from llmtools.data.instructions import count_ones, load_8
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import SPACE, character_table
 from llmtools.data.rules.rule import Check, Rule, Verdicts, verdicts
 from llmtools.data.rules.settings import DIALECTS, Conventions, Dialect, RepetitionSettings
 from llmtools.data.rules.words import BASE, OPENS_ALNUM, POWERS, words_of
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]

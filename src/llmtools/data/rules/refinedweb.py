@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import DIGIT, SPACE, UPPER, character_table
 from llmtools.data.rules.rule import Check, Rule, Verdicts, judge
 from llmtools.data.rules.settings import Conventions, RefinedWebSettings
 from llmtools.data.rules.words import OPENS_ALNUM, words_of
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

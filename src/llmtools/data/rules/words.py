@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.jit import kernel
 from llmtools.data.rules.characters import ALNUM, ALPHA, PUNCTUATION, SPACE, character_table
 from llmtools.data.rules.settings import Words
+from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]

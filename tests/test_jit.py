@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmtools.data import jit
+from llmtools import jit
 
 
 def test_a_kernel_compiles_where_no_cache_folder_can_be_written(
