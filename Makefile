@@ -19,8 +19,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh demo-out
 
+# Two processes, as most tests wait for a process of their own; each file's tests stay together.
 test: $(READY)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The long fault, fuzz and load suites; docs/reliability.md says what they do and how long they take.
 soak: $(READY)
