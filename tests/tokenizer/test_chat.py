@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -39,6 +40,10 @@ def test_the_names_that_templates_use_are_there() -> None:
     )
 
 
+# A value that grows without a loop that is long.
+GROWING = "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = STEP %}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("source", "mention"),
     [
@@ -65,15 +70,86 @@ def test_the_names_that_templates_use_are_there() -> None:
         ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}", "passes"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "refuses"),
         ("{{ messages.append(1) }}", "refuses"),
+        ("{{ [[1] * 99999] | tojson(indent=60000) }}", "too large"),
+        ("{{ ('<' * 9) | urlize }}", "urlize"),
+        ("{{ messages.mro() }}", "refuses"),
+        ("{{ cycler.mro() }}", "mro"),
+        ("{{ '{0.__class__.__mro__}'.format('') }}", "__class__"),
+        ("{% set n = namespace(__class__=1) %}", "__class__"),
+        ("{{ 'a'.encode() }}", "encode"),
+        ("{{ (1).to_bytes(9999999999, 'big') }}", "to_bytes"),
+        ("{{ 'x'.zfill(9999999999) }}", "too large"),
+        ("{{ 'x' | center(9999999999) }}", "too large"),
+        ("{{ '\t'.expandtabs(9999999999) }}", "too large"),
+        ("{{ '%9999999999d' % 1 }}", "too large"),
+        ("{{ '%*d' | format(999999999, 1) }}", "too large"),
+        ("{{ '{:>{w}}'.format(1, w=9999999999) }}", "too large"),
+        ("{{ [1] | batch(9999999999, 0) | list }}", "too large"),
+        ("{{ 'x\ny' | indent(9999999999) }}", "too large"),
+        ("{{ ([[1]] * 99999) | sum(start=[]) }}", "numbers only"),
+        ("{{ ('1' * 16000000) | int(base=2) // 3 }}", "too large"),
+        ("{{ ('a ' * 8000000).split() }}", "too large"),
+        ("{% set s = 'x' * 4000000 %}{{ ([s] * 400000) | join(s) }}", "too large"),
+        ("{{ ''.join(range(99999) | map('string') | map('center', 60000)) }}", "too large"),
+        (
+            "{% set s = 'x' * 16000000 %}{% for i in range(99999) %}{% if 'y' in s %}{% endif %}"
+            "{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% set x %}{% for i in range(99999) %}" + "y" * 99999 + "{% endfor %}{% endset %}",
+            "too large",
+        ),
+        (GROWING.replace("STEP", "n.s ~ n.s"), "too large"),
+        (GROWING.replace("STEP", "n.s + n.s"), "too large"),
+        (GROWING.replace("STEP", "n.s.replace('x', 'xx')"), "too large"),
+        (GROWING.replace("STEP", "n.s | replace('x', 'xx')"), "too large"),
+        (GROWING.replace("STEP", "n.s.join([n.s, n.s])"), "too large"),
+        (GROWING.replace("STEP", "'%s%s' | format(n.s, n.s)"), "too large"),
+        (GROWING.replace("STEP", "'{0}{0}'.format(n.s)"), "too large"),
+        (GROWING.replace("STEP", "[n.s, n.s]") + "{{ n.s | tojson }}", "too large"),
+        (GROWING.replace("STEP", "[n.s, n.s]") + "{{ n.s }}", "too large"),
+        (GROWING.replace("STEP", "(n.s, n.s)") + "{{ {n.s: 1} }}", "too large"),
+        (
+            GROWING.replace("STEP", "(n.s + n.s) | batch(2) | list") + "{{ n.s | string }}",
+            "too large",
+        ),
+        ("{% for i in [range(99999)] recursive %}{{ loop(range(9999)) }}{% endfor %}", "rounds"),
+        ("{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}", "compile"),
         ("{% include 'other' %}", "refuses"),
         ("x" * ((1 << 20) + 1), "limit"),
     ],
 )
 def test_a_wrong_or_hostile_template_is_refused_quickly(source: str, mention: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(InputError, match=mention):
         render(source)
-    assert time.monotonic() - started < 10
+    # Processor time of this thread: the machine may be busy with other things.
+    assert time.thread_time() - started < 10
+
+
+def test_a_slow_template_is_stopped_in_any_thread() -> None:
+    """Steps that are few and slow are ended by the time they take."""
+    sort = "{% for i in range(9999) %}{{ (range(9999) | sort | list)[:0] | length }}{% endfor %}"
+    seconds: list[float] = []
+
+    def run() -> None:
+        started = time.thread_time()
+        with pytest.raises(InputError, match=r"processor time|too large|rounds"):
+            render(sort)
+        seconds.append(time.thread_time() - started)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seconds and seconds[0] < 10
+
+
+def test_a_long_conversation_is_within_the_limits() -> None:
+    turns = [{"role": r, "content": "a word or two " * 40} for r in ("user", "assistant")] * 4000
+    body = "{{ '<|' ~ m.role ~ '|>' + (m.content | trim).split('</think>')[-1] + '\n' }}"
+    text = render("{% for m in messages %}" + body + "{% endfor %}", turns)
+    assert text.count("<|assistant|>") == 4000
 
 
 def test_a_message_without_a_role_and_a_tokenizer_without_a_template_are_refused() -> None:

@@ -14,15 +14,11 @@ import tokenizers
 
 from llmtools.errors import InputError
 from llmtools.formats.stream import write_file
-from llmtools.tokenizer.chat import (
-    ChatTemplate,
-    Message,
-    encode_rendered,
-    shield,
-    supervised_spans,
-)
+from llmtools.tokenizer.chat import NO_EXTRAS, ChatExtras, ChatTemplate, Message
 from llmtools.tokenizer.identity import tokenizer_identity
 from llmtools.tokenizer.pieces import PIECE_CHARS, can_be_cut, cut
+from llmtools.tokenizer.shield import encode_rendered, shield
+from llmtools.tokenizer.spans import supervised_spans
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -238,30 +234,57 @@ class Tokenizer:
         return ChatTemplate(self.chat_template, named, self.where)
 
     def apply_chat_template(
-        self, messages: Sequence[Message], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        *,
+        continue_final_message: bool = False,
+        extras: ChatExtras = NO_EXTRAS,
     ) -> str:
         """The text of a conversation, ready for the next answer with `add_generation_prompt`.
 
-        Raises InputError when there is no template, or it refuses the conversation.
+        Raises InputError when there is no template, or it refuses the conversation. See
+        chat.ChatTemplate.render.
         """
-        return self._template.render(messages, add_generation_prompt)
+        return self._template.render(
+            messages,
+            add_generation_prompt,
+            extras=extras,
+            continue_final_message=continue_final_message,
+        )
 
     def encode_chat(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        extras: ChatExtras = NO_EXTRAS,
     ) -> list[int]:
         """Token ids of a conversation.
 
-        Special tokens are those the template writes; in the messages they are plain text, so that
-        content cannot end its own turn. BOS is there exactly when the template writes it.
+        Special tokens are those the template writes; in messages, tools, documents and variables
+        they are plain text, so that content cannot end its own turn. BOS is there exactly when the
+        template writes it.
         """
-        shielded, hidden = shield(messages, self.special_tokens)
-        text = self._template.render(shielded, add_generation_prompt)
+        values = [list(messages), extras.tools, extras.documents, dict(extras.variables)]
+        (shielded, tools, documents, variables), hidden = shield(values, self.special_tokens)
+        text = self._template.render(
+            shielded,
+            add_generation_prompt,
+            extras=ChatExtras(tools=tools, documents=documents, variables=variables),
+            continue_final_message=continue_final_message,
+        )
         return encode_rendered(text, hidden, self.encode)
 
-    def supervised_spans(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    def supervised_spans(
+        self, messages: Sequence[Message], extras: ChatExtras = NO_EXTRAS
+    ) -> tuple[list[int], list[int]]:
         """Ids of a conversation, and 1 where a token belongs to an assistant's turn.
 
-        See chat.supervised_spans.
+        See spans.supervised_spans.
         """
         stops = [token for token, id in self._vocabulary.items() if id in self.stop_ids]
-        return supervised_spans(messages, self._template, self.special_tokens, stops, self.encode)
+        return supervised_spans(
+            messages, self._template, self.special_tokens, stops, self.encode, extras
+        )
