@@ -46,7 +46,7 @@ COMMANDS = {
         "data",
         "tokenizer",
         "Train a tokenizer.",
-        verbs={"train": "Train a byte-level BPE tokenizer."},
+        verbs={"train": "Train a tokenizer: BPE, WordPiece, words or characters."},
     ),
     "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
     "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from toy_tokenizer import ADVERSARIAL, TEXTS, fields_of, save_toy, toy_tokenizer
 def test_adversarial_text_comes_back_unchanged(pattern: str, parse_special: bool) -> None:
     tokenizer = toy_tokenizer(pattern)
     for text in ADVERSARIAL:
-        assert tokenizer.decode(tokenizer.encode(text, parse_special=parse_special)) == text
+        # qwen2 composes characters first.
+        same = unicodedata.normalize("NFC", text) if pattern == "qwen2" else text
+        assert tokenizer.decode(tokenizer.encode(text, parse_special=parse_special)) == same
 
 
 @given(st.text())

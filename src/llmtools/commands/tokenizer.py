@@ -1,9 +1,10 @@
-"""`llm tokenizer train`: a byte-level BPE vocabulary from documents."""
+"""`llm tokenizer train`: a vocabulary from documents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,8 +16,10 @@ from llmtools.commands.common import (
     OnErrorFlag,
     Rejects,
     TextKey,
+    byte_size,
     check_json_output,
     command,
+    lean_process,
     make_app,
     report,
     resolve_inputs,
@@ -24,6 +27,9 @@ from llmtools.commands.common import (
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import claim_outputs, open_output
+
+if TYPE_CHECKING:
+    from llmtools.formats.manifest import Recorder
 
 app = make_app()
 apps = {"train": app}
@@ -42,34 +48,67 @@ def train(
     *,
     inputs: Inputs = None,
     vocab_size: Annotated[
-        int, typer.Option("--vocab-size", help="Tokens in all: bytes, special tokens, merges.")
+        int, typer.Option("--vocab-size", help="Tokens in all, bytes and special tokens included.")
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="The tokenizer.json to write.")],
+    model: Annotated[
+        Literal["bpe", "wordpiece", "word", "char"],
+        typer.Option("--model", help="bpe is byte-level: any text comes back unchanged."),
+    ] = "bpe",
     pattern: Annotated[
-        Literal["gpt2", "gpt4", "llama3"],
-        typer.Option("--pattern", help="How text is cut into words (llama3's rule is gpt4's)."),
+        Literal["gpt2", "gpt4", "llama3", "qwen2", "smollm"],
+        typer.Option(
+            "--pattern",
+            help="bpe: how text is cut into words (llama3 is gpt4's rule; qwen2 has each digit"
+            " alone and NFC; smollm is gpt2's with each digit alone).",
+        ),
     ] = "gpt2",
     special_tokens: Annotated[
-        str, typer.Option("--special-tokens", help="Comma-separated, first ids first.")
-    ] = "<|endoftext|>,<|im_start|>,<|im_end|>",
+        str | None,
+        typer.Option(
+            "--special-tokens",
+            help="Comma-separated, first ids first; '' for none.  [default: the model's usual"
+            " ones, for bpe <|endoftext|>,<|im_start|>,<|im_end|>]",
+        ),
+    ] = None,
+    min_frequency: Annotated[
+        int,
+        typer.Option("--min-frequency", min=0, help="How often a pair, or a word, must occur."),
+    ] = 0,
+    memory: Annotated[
+        str,
+        typer.Option(
+            "--memory",
+            help="For words and training; what is more goes to disk, the rarest words are left"
+            " out of training where that does not fit.",
+        ),
+    ] = "2G",
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
 ) -> None:
-    """Train a byte-level BPE tokenizer; the same documents give the same tokenizer."""
+    """Train a tokenizer; the same documents, in any order, give the same tokenizer."""
     names = resolve_inputs(inputs)
     if output == "-":
         raise UsageError("a tokenizer is a file; name it with -o tokenizer.json")
     check_json_output(rejects)
+    lean_process()
     from llmtools.formats.document import read_documents
     from llmtools.formats.manifest import Recorder
     from llmtools.formats.skips import open_skips
-    from llmtools.tokenizer.train import check_vocab_size, train_tokenizer
+    from llmtools.tokenizer.train import TrainSettings, count_texts, learn_tokenizer
 
-    specials = special_tokens.split(",") if special_tokens else []
-    check_vocab_size(vocab_size, specials)
+    named = None if special_tokens is None else tuple(special_tokens.split(","))
+    settings = TrainSettings(
+        vocab_size=vocab_size,
+        model=model,
+        pattern=pattern,
+        special_tokens=() if special_tokens == "" else named,
+        min_frequency=min_frequency,
+        memory_bytes=byte_size("--memory", memory),
+    )
     if dry_run:
         from llmtools.plan.data import plan_tokenizer_train
 
@@ -80,13 +119,12 @@ def train(
                 rejects=rejects,
                 on_error=on_error,
                 text_key=text_key,
-                vocab_size=vocab_size,
+                settings=settings,
                 force=force,
             )
         )
         return
-    settings = {"vocab_size": vocab_size, "pattern": pattern, "special_tokens": specials}
-    recorder = Recorder("tokenizer train", settings)
+    recorder = Recorder("tokenizer train", asdict(settings) | {"special_tokens": settings.specials})
     with (
         claim_outputs([output], force=force, is_directory=False),
         open_skips(output, rejects, on_error, force=force) as skips,
@@ -101,15 +139,40 @@ def train(
                     bar.update()
                     yield document.text
 
-            trained = train_tokenizer(texts(), vocab_size, pattern=pattern, special_tokens=specials)
+            table = count_texts(texts(), settings)
+        with terminal.progress("tokenizer train", total=vocab_size, unit="token") as tokens:
+            trained = learn_tokenizer(
+                table, settings, lambda num: tokens.update(num - tokens.count)
+            )
         skips.record(recorder)
         with open_output(output, force=force, compress=False) as out:
             out.write(trained.to_json().encode())
-    recorder.count(documents=bar.count, vocab_size=trained.vocab_size, identity=trained.identity)
+    recorder.count(
+        documents=bar.count,
+        words=table.num_read,
+        different_words=len(table.counts) + table.num_left_out,
+        words_left_out=table.num_read_left_out,
+        vocab_size=trained.vocab_size,
+        identity=trained.identity,
+    )
+    if table.num_left_out:
+        warn(
+            recorder,
+            f"{table.num_left_out:,} different words, seen less than {table.least} times each and"
+            f" {table.num_read_left_out / table.num_read:.2%} of all, were left out: training on"
+            f" them would take more than --memory {memory}",
+        )
     if trained.vocab_size < vocab_size:
-        terminal.warn(
-            f"only {trained.vocab_size} of {vocab_size} tokens: the documents hold no more pairs"
+        warn(
+            recorder,
+            f"only {trained.vocab_size} of {vocab_size} tokens: the documents hold no more of them",
         )
     recorder.wrote(out)
     recorder.write_beside(output)
     report(recorder.counts, f"{output}: {trained.vocab_size:,} tokens from {bar.count:,} documents")
+
+
+def warn(recorder: Recorder, message: str) -> None:
+    """A warning that the manifest keeps."""
+    terminal.warn(message)
+    recorder.warnings.append(message)

@@ -40,6 +40,7 @@ from llmtools.plan.inputs import (
     sample_documents,
 )
 from llmtools.tokenizer.tokenizer import Tokenizer
+from llmtools.tokenizer.train import TrainSettings
 
 MB = 1e6
 
@@ -58,7 +59,7 @@ COSTS = {
     "extract": Cost(0.2, 100 * MB, 34 * MB),
     "filter": Cost(0.5, 20 * MB, 225 * MB),
     "dedup": Cost(0.5, 60 * MB, 180 * MB),
-    "tokenizer train": Cost(0.3, 6 * MB, 65 * MB),
+    "tokenizer train": Cost(0.9, 18 * MB, 160 * MB),
     "score": Cost(0.5, 15 * MB, 120 * MB),
     "scorer train": Cost(0.6, 2.5 * MB, 110 * MB),
     "tokenize": Cost(0.3, 5 * MB, 75 * MB),
@@ -77,6 +78,8 @@ ENCODE_GROWTH = 10 * MB
 # Of each document dedup keeps, beside its bucket keys: digest, length, parent, and room to sort.
 DEDUP_DOCUMENT = 280
 DEDUP_ID = 64
+# Bytes for each byte of input, of prose, code and text in 46 languages.
+TOKENIZER_GROWTH = 4
 # Bytes for each byte of input and each order.
 NGRAM_MEMORY = 10.0
 NGRAM_DISK = 2.0
@@ -247,25 +250,27 @@ def plan_tokenizer_train(
     rejects: str | None,
     on_error: OnError,
     text_key: str,
-    vocab_size: int,
+    settings: TrainSettings,
     force: bool,
 ) -> Plan:
-    """Memory is that of the distinct words, which more text has more of, ever more slowly."""
+    """Memory is that of the different words, up to the limit beyond which they go to disk."""
     check_rejects(output, rejects, on_error, force=force)
     _check_files(_outputs(output, rejects), force=force)
     sample_documents(names, text_key=text_key, on_error=on_error)
     sizes = measure_inputs(names)
     memory = UNKNOWN_INPUT
     if sizes.content is not None:
-        value = COSTS["tokenizer train"].memory + 8 * sizes.content
-        memory = Estimate(value=value, basis="at most, 8 bytes for each byte of input, measured")
+        words = min(TOKENIZER_GROWTH * sizes.content, settings.memory_bytes)
+        value = COSTS["tokenizer train"].memory + words
+        basis = "at most, 4 bytes for each byte of input, measured, up to --memory"
+        memory = Estimate(value=value, basis=basis)
     return Plan(
         command="tokenizer train",
         memory=memory,
-        disk=Estimate(value=65 * vocab_size, basis="65 bytes a token, measured"),
+        disk=Estimate(value=65 * settings.vocab_size, basis="65 bytes a token, measured"),
         time=_time("tokenizer train", sizes.content),
         outputs=_outputs(output, rejects),
-        facts=_facts(names, sizes.content, vocab_size=vocab_size),
+        facts=_facts(names, sizes.content, vocab_size=settings.vocab_size),
     )
 
 
