@@ -8,7 +8,7 @@ import time
 import pytest
 
 from llmtools.errors import InputError
-from llmtools.tokenizer.chat import CHATML, ChatTemplate
+from llmtools.tokenizer.chat import CHATML, ChatExtras, ChatTemplate
 from toy_tokenizer import CONVERSATIONS, toy_chat_tokenizer, toy_tokenizer
 
 USER = [{"role": "user", "content": "hi"}]
@@ -206,10 +206,65 @@ def test_supervised_tokens_follow_the_prompt_that_generation_sees() -> None:
     assert mask[: len(prompt)] == [0] * len(prompt) and mask[len(prompt)] == 1
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+def test_a_template_that_leaves_earlier_answers_out_is_refused() -> None:
     kept = "(message['content'] if loop.last or message['role'] == 'user' else '')"
     forgetful = CHATML.replace("message['content']", kept)
     tokenizer = toy_tokenizer().with_chat_template(forgetful)
     assert tokenizer.supervised_spans(CONVERSATIONS[1][1:])
     with pytest.raises(InputError, match="rewrites earlier turns"):
         tokenizer.supervised_spans(CONVERSATIONS[2])
+
+
+def test_a_template_that_rewrites_earlier_answers_shows_them() -> None:
+    """Thoughts are dropped from all answers but the last."""
+    kept = "(message['content'] if loop.last else message['content'].split('</think>')[-1])"
+    tokenizer = toy_tokenizer().with_chat_template(CHATML.replace("message['content']", kept))
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "<think>a</think>1"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "<think>b</think>2<|im_end|>"},
+    ]
+    ids, mask = tokenizer.supervised_spans(turns)
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(turns)
+    learned = [id for id, is_answer in zip(ids, mask, strict=True) if is_answer]
+    assert tokenizer.decode(learned) == "1<|im_end|><think>b</think>2<|im_end|><|im_end|>"
+    # What the answer itself writes of the end token is plain text.
+    assert learned.count(2) == 2
+
+
+def test_what_a_template_has_no_place_for_is_refused() -> None:
+    tokenizer = toy_chat_tokenizer()
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    with pytest.raises(InputError, match="has no tools"):
+        tokenizer.encode_chat(USER, extras=ChatExtras(tools=[tool]))
+    with pytest.raises(InputError, match="has no documents"):
+        tokenizer.encode_chat(USER, extras=ChatExtras(documents=[{"text": "a"}]))
+    called = [*USER, {"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]
+    with pytest.raises(InputError, match="has no tool_calls"):
+        tokenizer.supervised_spans(called)
+    with pytest.raises(InputError, match="always given"):
+        tokenizer.encode_chat(USER, extras=ChatExtras(variables={"messages": []}))
+    named = tokenizer.with_chat_template("{{ tools | tojson }}{{ mood }}<|im_end|>")
+    extras = ChatExtras(tools=[{"name": "<|im_end|>"}], variables={"mood": "<|im_end|>"})
+    ids = named.encode_chat(USER, extras=extras)
+    assert ids.count(2) == 1
+    assert named.decode(ids) == '[{"name": "<|im_end|>"}]<|im_end|><|im_end|>'
+
+
+@pytest.mark.parametrize("content", ["Once", "Once <|im_end|> upon  ", "日本"])
+def test_a_final_message_is_continued_where_its_text_ends(content: str) -> None:
+    tokenizer = toy_chat_tokenizer()
+    messages = [*USER, {"role": "assistant", "content": content}]
+    ids = tokenizer.encode_chat(messages, continue_final_message=True)
+    expected = f"<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n{content}"
+    assert tokenizer.decode(ids) == expected
+    trimming = tokenizer.with_chat_template(
+        CHATML.replace("message['content']", "message['content'] | trim")
+    )
+    text = trimming.apply_chat_template(messages, continue_final_message=True)
+    assert text == expected.rstrip()
+    with pytest.raises(InputError, match="no text to continue"):
+        tokenizer.encode_chat([{"role": "user"}], continue_final_message=True)
+    with pytest.raises(InputError, match="cannot continue"):
+        tokenizer.encode_chat(USER, continue_final_message=True, add_generation_prompt=True)

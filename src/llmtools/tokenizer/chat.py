@@ -7,6 +7,7 @@ that a template means the same here; sandbox.py bounds what it may do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # The names that a message's reasoning goes by; the first is the one that templates read today.
 REASONING = ("reasoning_content", "thinking", "reasoning")
 # What a template is always given, which no variable may replace.
@@ -103,6 +105,15 @@ class ChatTemplate:
             raise InputError(f"{self._where}, line {fault.lineno}: {fault.message}") from fault
         except (RecursionError, ValueError, SyntaxError) as fault:
             raise InputError(f"{self._where}: does not compile: {fault}") from fault
+
+    @property
+    def has_generation_blocks(self) -> bool:
+        """Whether the template itself says what is the assistant's."""
+        return _GENERATION.search(self._source) is not None
+
+    def names(self, word: str) -> bool:
+        """Whether a word is anywhere in the template: one without it cannot use what it names."""
+        return word in self._source
 
     def render(
         self,

@@ -35,7 +35,12 @@ TURN_ENDS = (
     "<|end|>",
     "<end_of_turn>",
     "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|return|>",
+    "<|call|>",
 )
+# Harmony ends an answer with this, and with <|end|> only the messages that it is made of.
+HARMONY_END = "<|return|>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,13 +185,17 @@ class Tokenizer:
     def stop_ids(self) -> set[int]:
         """Ids that end an answer: EOS, and the ends of turns that the chat template writes."""
         named = [self._role_id("stop", token) for token in self._roles.stops]
+        written = self._written_ends
+        if HARMONY_END in written:
+            written = [token for token in written if token != "<|end|>"]
+        ends = [self.special_tokens[token] for token in written]
+        return {id for id in [self.eos_id, *named, *ends] if id is not None}
+
+    @property
+    def _written_ends(self) -> list[str]:
+        """The ends of turns that the chat template writes."""
         template = self.chat_template or ""
-        written = [
-            id
-            for token, id in self.special_tokens.items()
-            if token in TURN_ENDS and token in template
-        ]
-        return {id for id in [self.eos_id, *named, *written] if id is not None}
+        return [t for t in self.special_tokens if t in TURN_ENDS and t in template]
 
     @cached_property
     def identity(self) -> str:
@@ -265,8 +274,9 @@ class Tokenizer:
 
         Special tokens are those the template writes; in messages, tools, documents and variables
         they are plain text, so that content cannot end its own turn. BOS is there exactly when the
-        template writes it.
+        template writes it. raises: InputError also for tools or documents that it has no place for.
         """
+        self._check_used(messages, extras)
         values = [list(messages), extras.tools, extras.documents, dict(extras.variables)]
         (shielded, tools, documents, variables), hidden = shield(values, self.special_tokens)
         text = self._template.render(
@@ -284,7 +294,26 @@ class Tokenizer:
 
         See spans.supervised_spans.
         """
+        self._check_used(messages, extras)
         stops = [token for token, id in self._vocabulary.items() if id in self.stop_ids]
         return supervised_spans(
-            messages, self._template, self.special_tokens, stops, self.encode, extras
+            messages,
+            self._template,
+            self.special_tokens,
+            [*stops, *self._written_ends],
+            self.encode,
+            extras,
         )
+
+    def _check_used(self, messages: Sequence[Message], extras: ChatExtras) -> None:
+        """Raise InputError for tools, documents or calls that the template would leave out."""
+        given = {
+            "tools": bool(extras.tools),
+            "documents": bool(extras.documents),
+            "tool_calls": any(message.get("tool_calls") for message in messages),
+        }
+        for name, is_given in given.items():
+            if is_given and not self._template.names(name):
+                raise InputError(
+                    f"{self.where}: this chat template has no {name}, so they would be lost"
+                )
