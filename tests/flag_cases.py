@@ -63,6 +63,7 @@ QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out
 UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
 SAVES = BASE["pretrain"] + " --save-every 1"
+BEST_FIT = BASE["pack"] + " --strategy best-fit"
 BAD = {
     "filter": "filter bad.jsonl --rules length --min-doc-words 1 -o out",
     "dedup": "dedup bad.jsonl -o out",
@@ -314,7 +315,9 @@ CASES: dict[str, dict[str, Case]] = {
         "--tokenizer": Case("-t other.json"),
         "--seq-len": Case("--seq-len 32"),
         "--output": _output("pack"),
-        "--strategy": Case("--strategy other", refused=(2, "'concat'")),
+        "--strategy": Case("--strategy best-fit"),
+        "--long-docs": Case("--long-docs truncate", base=BEST_FIT),
+        "--buffer": Case("--buffer 17", base=BEST_FIT),
         "--force": EXISTS,
         "--dry-run": PLAN,
         "--text-key": Case("--text-key body"),

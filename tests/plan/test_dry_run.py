@@ -58,6 +58,10 @@ COMMANDS: dict[str, tuple[list[str], str | None]] = {
     "detokenize": (["detokenize", "t.safetensors", "-t", "tok.json"], "out.jsonl"),
     "pack": (["pack", "t.safetensors", "--seq-len", "32"], "packed"),
     "pack documents": (["pack", "docs.jsonl", "-t", "tok.json", "--seq-len", "32"], "packed"),
+    "pack best-fit": (
+        ["pack", "t.safetensors", "--seq-len", "64", "--strategy", "best-fit"],
+        "packed",
+    ),
     "pretrain": (
         ["pretrain", "rows", "--model-config", "config.json", "--max-steps", "2"],
         "run",

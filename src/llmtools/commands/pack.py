@@ -14,6 +14,7 @@ from llmtools.commands.common import (
     OnErrorFlag,
     Rejects,
     TextKey,
+    byte_size,
     check_json_output,
     command,
     lean_process,
@@ -33,7 +34,7 @@ app = make_app()
     "pack",
     examples=[
         "llm pack docs.jsonl.zst -t tokenizer.json --seq-len 1024 -o train/",
-        "llm tokenize crawl/ -t tokenizer.json | llm pack --seq-len 2048 -o train/",
+        "llm tokenize crawl/ -t tokenizer.json | llm pack --seq-len 2048 --strategy best-fit -o t/",
     ],
 )
 def pack(
@@ -51,9 +52,27 @@ def pack(
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="The directory to write.")],
     strategy: Annotated[
-        Literal["concat"],
-        typer.Option("--strategy", help="concat: documents end to end, cut where a row is full."),
+        Literal["concat", "best-fit", "bos-bestfit"],
+        typer.Option(
+            "--strategy",
+            help="concat: end to end, cut where a row is full. best-fit: whole where they fit, rows"
+            " padded. bos-bestfit: each row begins with BOS and is full, the rest cropped.",
+        ),
     ] = "concat",
+    long_docs: Annotated[
+        Literal["fragment", "truncate"] | None,
+        typer.Option(
+            "--long-docs",
+            help="best-fit, of documents longer than a row: all parts, or the first.  "
+            "[default: fragment]",
+        ),
+    ] = None,
+    buffer: Annotated[
+        str | None,
+        typer.Option(
+            "--buffer", help="Tokens of documents that best fits are found among.  [default: 8M]"
+        ),
+    ] = None,
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
@@ -61,22 +80,29 @@ def pack(
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
-    """Pack documents or token frames into training rows; every token goes into exactly one row."""
+    """Pack documents or token frames into training rows, every row with what it is made of."""
     if output == STDIO:
         raise UsageError("packed rows are a directory; name it with -o DIR")
+    if long_docs is not None and strategy != "best-fit":
+        raise UsageError(f"--long-docs has no effect with --strategy {strategy}")
+    if buffer is not None and strategy == "concat":
+        raise UsageError("--buffer has no effect with --strategy concat")
     check_json_output(rejects)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.encode import EncodeSettings
-    from llmtools.data.pack import PackSettings
+    from llmtools.data.pack import BUFFER_TOKENS, PackSettings, check_settings
     from llmtools.data.pack import pack as run
     from llmtools.tokenizer.load import load_tokenizer
 
     settings = PackSettings(
         seq_len=seq_len,
         strategy=strategy,
-        encode=EncodeSettings(text_key=text_key, id_key=id_key),
+        long_docs=long_docs or "fragment",
+        buffer=BUFFER_TOKENS if buffer is None else byte_size("--buffer", buffer),
+        encode=EncodeSettings(add_bos=strategy == "bos-bestfit", text_key=text_key, id_key=id_key),
     )
+    check_settings(settings)
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     if dry_run:
         from llmtools.plan.data import plan_pack
@@ -105,5 +131,7 @@ def pack(
     report(
         totals,
         f"pack: {totals['documents']:,} documents, {totals['tokens']:,} tokens in"
-        f" {totals['rows']:,} rows, {totals['padding']:,} tokens of padding",
+        f" {totals['rows']:,} rows, {totals['utilisation']:.2%} used"
+        f" ({totals['padding']:,} tokens of padding), {totals['cuts']:,} cuts"
+        + (f", {totals['cropped']:,} tokens cropped" if totals["cropped"] else ""),
     )

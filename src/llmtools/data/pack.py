@@ -4,97 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from llmtools import terminal
 from llmtools.data.encode import EncodeSettings, encodable, encode_documents, frame_vocabulary
+from llmtools.data.pack_rows import BestFit, BosBestFit, Concat, LongDocuments, Packer
 from llmtools.errors import UsageError
 from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.packed import PADDING_DOCUMENT_ID, PackedRow, PackedWriter
+from llmtools.formats.packed import PackedWriter
 from llmtools.formats.skips import OnError, Skips, open_skips
 from llmtools.formats.stream import InputStream, atomic_directory, open_input
 from llmtools.formats.tensor_header import is_container
-from llmtools.formats.tokens import PIPE_FRAME_BYTES, Agreement, TokenFrame, stream_frames
+from llmtools.formats.tokens import (
+    PIPE_FRAME_BYTES,
+    Agreement,
+    TokenFrame,
+    Vocabulary,
+    stream_frames,
+)
 from llmtools.tokenizer.tokenizer import Tokenizer
+
+Strategy = Literal["concat", "best-fit", "bos-bestfit"]
+# 4,096 rows of 2,048, among which there is a fit for nearly every document.
+BUFFER_TOKENS = 8 << 20
+# A row of more is no training row but a mistake.
+MAX_SEQ_LEN = (1 << 24) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackSettings:
     """How rows are filled.
 
-    strategy: concat puts documents one after another and cuts them where a row ends, so that only
-    the last row is padded.
+    strategy: see pack_rows.py. buffer: tokens of documents that best-fit and bos-bestfit choose
+    from. long_docs: what best-fit does with documents longer than a row.
     """
 
     seq_len: int
-    strategy: Literal["concat"] = "concat"
+    strategy: Strategy = "concat"
+    long_docs: LongDocuments = "fragment"
+    buffer: int = BUFFER_TOKENS
     encode: EncodeSettings = field(default_factory=EncodeSettings)
 
 
-class ConcatPacker:
-    """Fills rows with documents, one after another; each token goes into exactly one row.
-
-    pad_id: what fills the rest of the last row.
-    """
-
-    def __init__(self, writer: PackedWriter, pad_id: int) -> None:
-        self._writer = writer
-        self._pad_id = pad_id
-        self._width = writer.seq_len + 1
-        self._open_row()
-
-    def _open_row(self) -> None:
-        self._ids = np.empty(self._width, self._writer.vocabulary.dtype)
-        self._mask: np.ndarray | None = None
-        self._filled = 0
-        self._lengths: list[int] = []
-        self._document_ids: list[int] = []
-
-    def add(self, document_id: int, tokens: np.ndarray, loss_mask: np.ndarray | None) -> None:
-        """Append one document; where it passes a row's end its next part opens the next row."""
-        at = 0
-        while at < len(tokens):
-            count = min(len(tokens) - at, self._width - self._filled)
-            part = None if loss_mask is None else loss_mask[at : at + count]
-            self._append(document_id, tokens[at : at + count], part)
-            at += count
-
-    def _append(self, document_id: int, tokens: np.ndarray, mask: np.ndarray | None) -> None:
-        here = slice(self._filled, self._filled + len(tokens))
-        self._ids[here] = tokens
-        if mask is not None:
-            if self._mask is None:
-                self._mask = np.ones(self._width, np.uint8)
-            self._mask[here] = mask
-        self._filled = here.stop
-        self._lengths.append(len(tokens))
-        self._document_ids.append(document_id)
-        if self._filled == self._width:
-            self._close_row()
-
-    def _close_row(self) -> None:
-        self._writer.add(
-            PackedRow(
-                input_ids=self._ids,
-                segment_lengths=np.array(self._lengths, np.int32),
-                segment_document_ids=np.array(self._document_ids, np.uint64),
-                loss_mask=self._mask,
-            )
+def check_settings(settings: PackSettings) -> None:
+    """Raises UsageError for a row or a buffer that cannot be."""
+    if not 1 <= settings.seq_len <= MAX_SEQ_LEN:
+        raise UsageError(f"--seq-len {settings.seq_len}: it must be 1 to {MAX_SEQ_LEN:,}")
+    width = settings.seq_len + 1
+    if settings.strategy != "concat" and settings.buffer < width:
+        raise UsageError(
+            f"--buffer {settings.buffer}: it counts tokens and must hold a row, which has {width:,}"
         )
-        self._open_row()
-
-    def finish(self) -> int:
-        """Pad and write the row that is open; returns how many tokens of padding that took."""
-        padding = self._width - self._filled if self._filled else 0
-        if padding:
-            pad = np.full(padding, self._pad_id)
-            self._append(PADDING_DOCUMENT_ID, pad, np.zeros(padding, np.uint8))
-        return padding
 
 
 def pack(
@@ -113,11 +75,12 @@ def pack(
     without a tokenizer, InputError for bad input, for tokens of different tokenizers (naming both)
     and for input without any token.
     """
+    check_settings(settings)
     recorder = Recorder("pack", asdict(settings))
     if tokenizer is not None:
         recorder.read_named(tokenizer.where)
     counts = {"documents": 0, "tokens": 0}
-    packer: ConcatPacker | None = None
+    packer: Packer | None = None
     writer: PackedWriter | None = None
     with (
         open_skips(output, rejects, on_error, force=force) as skips,
@@ -125,19 +88,22 @@ def pack(
     ):
         with terminal.progress("pack", unit="tok") as bar:
             for frame in _frames(inputs, tokenizer, settings.encode, recorder, skips):
-                if packer is None:
-                    writer, packer = _open(directory, settings, frame)
-                for document_id, tokens, mask in frame.documents():
-                    packer.add(document_id, tokens, mask)
+                if packer is None or writer is None:
+                    packer = open_packer(settings, frame.vocabulary)
+                    writer = PackedWriter(
+                        directory, seq_len=settings.seq_len, vocabulary=frame.vocabulary
+                    )
+                for block in packer.add(frame):
+                    writer.add_block(block)
                 counts["documents"] += frame.num_documents
                 counts["tokens"] += len(frame.tokens)
                 bar.update(len(frame.tokens))
         if packer is None or writer is None or not counts["tokens"]:
             raise NothingLeft(f"{', '.join(inputs)}: no tokens in the input{skips.explain()}")
-        padding = packer.finish()
+        for block in packer.finish():
+            writer.add_block(block)
         writer.close()
-        totals = {"rows": writer.num_rows, **counts, "padding": padding}
-        totals |= {"shards": writer.num_shards, "seq_len": settings.seq_len}
+        totals = _totals(settings, counts, packer, writer)
         recorder.count(**totals, **asdict(writer.vocabulary))
         skips.record(recorder)
         recorder.wrote_tree(directory)
@@ -145,11 +111,36 @@ def pack(
     return totals | {"documents_skipped": skips.count}
 
 
-def _open(
-    directory: Path, settings: PackSettings, frame: TokenFrame
-) -> tuple[PackedWriter, ConcatPacker]:
-    writer = PackedWriter(directory, seq_len=settings.seq_len, vocabulary=frame.vocabulary)
-    return writer, ConcatPacker(writer, frame.vocabulary.eos or 0)
+def _totals(
+    settings: PackSettings, counts: dict[str, int], packer: Packer, writer: PackedWriter
+) -> dict[str, Any]:
+    """What became of the tokens: those of the rows are `tokens` - `cropped` + `padding`."""
+    in_rows = writer.num_rows * (settings.seq_len + 1)
+    return {
+        "rows": writer.num_rows,
+        **counts,
+        "padding": packer.padding,
+        "cropped": packer.cropped,
+        "cuts": packer.cuts,
+        "utilisation": (in_rows - packer.padding) / in_rows,
+        "shards": writer.num_shards,
+        "seq_len": settings.seq_len,
+    }
+
+
+def open_packer(settings: PackSettings, vocabulary: Vocabulary) -> Packer:
+    """The packer of a strategy; raises UsageError where it needs a BOS that is not there."""
+    width, pad_id = settings.seq_len + 1, vocabulary.eos or 0
+    if settings.strategy == "best-fit":
+        return BestFit(width, pad_id, settings.buffer, settings.long_docs)
+    if settings.strategy == "bos-bestfit":
+        if vocabulary.bos is None:
+            raise UsageError(
+                "--strategy bos-bestfit begins each row with BOS, and these documents have none;"
+                " tokenize them with --bos"
+            )
+        return BosBestFit(width, pad_id, settings.buffer)
+    return Concat(width, pad_id)
 
 
 def _frames(

@@ -19,6 +19,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,12 @@ FORMAT = "llmtools/packed@1"
 PATTERN = "train-*.safetensors"
 SHARD_BYTES = 128 << 20
 PADDING_DOCUMENT_ID = 0
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "segments": np.dtype("<i4"),
+    "segment_offsets": np.dtype("<i8"),
+    "segment_document_ids": np.dtype("<u8"),
+    "loss_mask": np.dtype("<u1"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,43 @@ class PackedRow:
     segment_lengths: np.ndarray
     segment_document_ids: np.ndarray
     loss_mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowBlock:
+    """Some training rows, as arrays.
+
+    input_ids: [N, seq_len + 1]. segment_counts: int64 [N], how many segments each row has.
+    segment_lengths and segment_document_ids: of all rows, one after another. loss_mask:
+    uint8 [N, seq_len + 1], None where all tokens count.
+    """
+
+    input_ids: np.ndarray
+    segment_counts: np.ndarray
+    segment_lengths: np.ndarray
+    segment_document_ids: np.ndarray
+    loss_mask: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def split(self, at: int) -> tuple[RowBlock, RowBlock]:
+        """The first `at` rows, and the others; both share memory with this block."""
+        segments = int(self.segment_counts[:at].sum())
+        parts = [
+            RowBlock(
+                input_ids=self.input_ids[rows],
+                segment_counts=self.segment_counts[rows],
+                segment_lengths=self.segment_lengths[own],
+                segment_document_ids=self.segment_document_ids[own],
+                loss_mask=None if self.loss_mask is None else self.loss_mask[rows],
+            )
+            for rows, own in (
+                (slice(None, at), slice(None, segments)),
+                (slice(at, None), slice(segments, None)),
+            )
+        ]
+        return parts[0], parts[1]
 
 
 class PackedWriter:
@@ -65,50 +109,68 @@ class PackedWriter:
         self.rows_per_shard = rows_per_shard or max(1, SHARD_BYTES // row_bytes)
         self.num_rows = 0
         self.num_shards = 0
-        self._rows: list[PackedRow] = []
+        self._blocks: list[RowBlock] = []
+        self._held = 0
 
     def add(self, row: PackedRow) -> None:
         """Append one row."""
         assert len(row.input_ids) == self.seq_len + 1 == int(row.segment_lengths.sum())
-        assert len(row.segment_lengths) == len(row.segment_document_ids)
-        self._rows.append(row)
-        self.num_rows += 1
-        if len(self._rows) == self.rows_per_shard:
+        self.add_block(
+            RowBlock(
+                input_ids=row.input_ids[None],
+                segment_counts=np.array([len(row.segment_lengths)], np.int64),
+                segment_lengths=row.segment_lengths,
+                segment_document_ids=row.segment_document_ids,
+                loss_mask=None if row.loss_mask is None else row.loss_mask[None],
+            )
+        )
+
+    def add_block(self, block: RowBlock) -> None:
+        """Append some rows; their arrays must stay as they are until the writer is closed."""
+        assert block.input_ids.shape == (len(block), self.seq_len + 1)
+        assert len(block.segment_lengths) == len(block.segment_document_ids)
+        self.num_rows += len(block)
+        while self._held + len(block) >= self.rows_per_shard:
+            first, block = block.split(self.rows_per_shard - self._held)
+            self._blocks.append(first)
             self._write_shard()
+        if len(block):
+            self._blocks.append(block)
+            self._held += len(block)
 
     def close(self) -> None:
         """Write the last, partial shard."""
-        if self._rows:
+        if self._blocks:
             self._write_shard()
 
     def _write_shard(self) -> None:
-        rows = self._rows
-        counts = [0, *(len(row.segment_lengths) for row in rows)]
-        arrays = {
-            "input_ids": np.stack([row.input_ids for row in rows]).astype(
-                self.vocabulary.dtype, copy=False
-            ),
-            "segments": np.concatenate([row.segment_lengths for row in rows]).astype(np.int32),
-            "segment_offsets": np.cumsum(np.array(counts, np.int64)),
-            "segment_document_ids": np.concatenate(
-                [row.segment_document_ids for row in rows]
-            ).astype(np.uint64),
+        blocks = self._blocks
+        counts = [np.zeros(1, np.int64), *(block.segment_counts for block in blocks)]
+        arrays: dict[str, list[np.ndarray]] = {
+            "input_ids": [block.input_ids for block in blocks],
+            "segments": [block.segment_lengths for block in blocks],
+            "segment_offsets": [np.cumsum(np.concatenate(counts), dtype=np.int64)],
+            "segment_document_ids": [block.segment_document_ids for block in blocks],
         }
-        if any(row.loss_mask is not None for row in rows):
-            ones = np.ones(self.seq_len + 1, np.uint8)
-            arrays["loss_mask"] = np.stack(
-                [ones if row.loss_mask is None else row.loss_mask for row in rows]
-            ).astype(np.uint8, copy=False)
+        if any(block.loss_mask is not None for block in blocks):
+            ones = np.ones((1, self.seq_len + 1), np.uint8)
+            arrays["loss_mask"] = [
+                np.broadcast_to(ones, block.input_ids.shape)
+                if block.loss_mask is None
+                else block.loss_mask
+                for block in blocks
+            ]
         metadata = {
             "format": FORMAT,
             "seq_len": str(self.seq_len),
             **self.vocabulary.as_metadata(),
         }
+        dtypes: dict[str, np.dtype[Any]] = {"input_ids": self.vocabulary.dtype, **_DTYPES}
         path = self._directory / f"train-{self.num_shards:05d}.safetensors"
         with open_output(str(path), compress=False) as out:
-            for piece in tensor_header.dump(arrays, metadata):
+            for piece in tensor_header.dump_parts(arrays, dtypes, metadata):
                 out.write(piece)
-        self._rows = []
+        self._blocks, self._held = [], 0
         self.num_shards += 1
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard
 
@@ -184,6 +184,31 @@ def dump(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Itera
     yield header
     for name in names:
         yield np.ascontiguousarray(arrays[name]).tobytes()
+
+
+def dump_parts(
+    arrays: Mapping[str, Sequence[np.ndarray]],
+    dtypes: Mapping[str, np.dtype[Any]],
+    metadata: Mapping[str, str],
+) -> Iterator[bytes | memoryview]:
+    """One container as `dump` gives it, of tensors that come in parts, one below the other.
+
+    Parts of a tensor differ in length alone and are cast to its dtype. Never copied as a whole:
+    pieces have about READ_BYTES, so that a writer's memory is that of its arrays.
+    """
+    sizes = {
+        name: (_NAMES[dtypes[name]], (sum(map(len, parts)), *parts[0].shape[1:]))
+        for name, parts in arrays.items()
+    }
+    names, header = write_header(sizes, metadata)
+    yield header
+    for name in names:
+        for part in arrays[name]:
+            rows = max(1, READ_BYTES // max(1, part[:1].size * dtypes[name].itemsize))
+            for at in range(0, len(part), rows):
+                piece = np.ascontiguousarray(part[at : at + rows], dtypes[name])
+                if piece.size:
+                    yield piece.data.cast("B")
 
 
 def write_header(

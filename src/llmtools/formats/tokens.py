@@ -14,7 +14,7 @@ tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -103,6 +103,48 @@ class TokenFrame:
                 self.tokens[here],
                 None if self.loss_mask is None else self.loss_mask[here],
             )
+
+    def part(self, begin: int, end: int) -> TokenFrame:
+        """The documents from `begin` to before `end`; shares memory with this frame."""
+        first, last = int(self.offsets[begin]), int(self.offsets[end])
+        return TokenFrame(
+            vocabulary=self.vocabulary,
+            tokens=self.tokens[first:last],
+            offsets=self.offsets[begin : end + 1] - first,
+            document_ids=self.document_ids[begin:end],
+            loss_mask=None if self.loss_mask is None else self.loss_mask[first:last],
+        )
+
+
+def join_frames(frames: Sequence[TokenFrame]) -> TokenFrame:
+    """All documents of some frames of one tokenizer as one; a mask where any of them has one."""
+    vocabulary = frames[0].vocabulary
+    before = np.cumsum([0, *(len(frame.tokens) for frame in frames)])
+    mask = None
+    if any(frame.loss_mask is not None for frame in frames):
+        mask = np.concatenate(
+            [
+                np.ones(len(frame.tokens), np.uint8) if frame.loss_mask is None else frame.loss_mask
+                for frame in frames
+            ]
+        )
+    return TokenFrame(
+        vocabulary=vocabulary,
+        tokens=np.concatenate([frame.tokens for frame in frames]).astype(
+            vocabulary.dtype, copy=False
+        ),
+        offsets=np.concatenate(
+            [
+                np.zeros(1, np.int64),
+                *(
+                    frame.offsets[1:] + at
+                    for frame, at in zip(frames, before[:-1].tolist(), strict=True)
+                ),
+            ]
+        ),
+        document_ids=np.concatenate([frame.document_ids for frame in frames]),
+        loss_mask=mask,
+    )
 
 
 class FrameBuilder:

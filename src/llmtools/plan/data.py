@@ -85,8 +85,11 @@ NGRAM_MEMORY = 10.0
 NGRAM_DISK = 2.0
 # The record, the text twice, its words and the rows of its n-grams.
 CLASSIFIER_MEMORY = 6.0
-# Copies of a shard's rows while it is written: the rows, the array, its bytes, the block.
-SHARD_COPIES = 5
+# The rows of a shard, held until it is full, and the frame that the last of them came from.
+SHARD_COPIES = 1.3
+# Copies of the documents that best fits are found among: frames, joined, and as rows; the kernels.
+BUFFER_COPIES = 5
+BEST_FIT_MEMORY = 70 * MB
 
 
 def _time(command: str, content: int | None) -> Estimate:
@@ -539,10 +542,9 @@ def plan_pack(
         seq_len=settings.seq_len,
         item=vocabulary.dtype.itemsize,
         segments=count.documents + rows,
-        has_masks=bool(found and found.has_masks),
+        has_masks=settings.strategy == "best-fit" or bool(found and found.has_masks),
     )
-    ids = rows * (settings.seq_len + 1) * vocabulary.dtype.itemsize
-    memory = COSTS["pack"].memory + SHARD_COPIES * min(ids, SHARD_BYTES)
+    memory = COSTS["pack"].memory + _rows_memory(settings, count.tokens, vocabulary.dtype.itemsize)
     memory += ENCODE_BATCH * min(1.0, (measure_inputs(documents).stored or 0) / ENCODE_GROWTH)
     command = "tokenize" if documents else "pack"
     return Plan(
@@ -553,6 +555,13 @@ def plan_pack(
         outputs=_outputs(output, rejects),
         facts=_facts(names, sizes.content, tokens=round(count.tokens), rows=rows),
     )
+
+
+def _rows_memory(settings: Any, tokens: float, item: int) -> float:
+    memory = SHARD_COPIES * min(tokens * item, SHARD_BYTES)
+    if settings.strategy != "concat":
+        memory += BEST_FIT_MEMORY + BUFFER_COPIES * item * min(tokens, settings.buffer)
+    return memory
 
 
 def packed_bytes(*, rows: int, seq_len: int, item: int, segments: float, has_masks: bool) -> float:
