@@ -45,8 +45,12 @@ COMMANDS = {
     "tokenizer": Command(
         "data",
         "tokenizer",
-        "Train a tokenizer.",
-        verbs={"train": "Train a tokenizer: BPE, WordPiece, words or characters."},
+        "Train, extend and compare tokenizers.",
+        verbs={
+            "train": "Train a tokenizer: BPE, WordPiece, words or characters.",
+            "extend": "Add tokens for a new language or domain to a tokenizer or model.",
+            "compare": "Print how several tokenizers encode the same documents.",
+        },
     ),
     "tokenize": Command("data", "tokenize", "Encode documents as token frames."),
     "detokenize": Command("data", "detokenize", "Decode token frames back to documents."),

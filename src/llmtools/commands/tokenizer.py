@@ -1,10 +1,12 @@
-"""`llm tokenizer train`: a vocabulary from documents."""
+"""`llm tokenizer train`: a vocabulary from documents; the noun's other verbs lie beside."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,14 +27,16 @@ from llmtools.commands.common import (
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.tokenizer_compare import app as compare
+from llmtools.commands.tokenizer_extend import app as extend
 from llmtools.errors import UsageError
 from llmtools.formats.stream import claim_outputs, open_output
 
-if TYPE_CHECKING:
-    from llmtools.formats.manifest import Recorder
+# Text of each language and source that a report encodes, about.
+SAMPLE_BYTES = 1 << 18
 
 app = make_app()
-apps = {"train": app}
+apps = {"train": app, "extend": extend, "compare": compare}
 
 
 @command(
@@ -75,6 +79,21 @@ def train(
         int,
         typer.Option("--min-frequency", min=0, help="How often a pair, or a word, must occur."),
     ] = 0,
+    export: Annotated[
+        Literal["none", "tiktoken", "gguf"],
+        typer.Option(
+            "--export",
+            help="bpe: also write tiktoken's ranks, or a GGUF file of the vocabulary, beside it.",
+        ),
+    ] = "none",
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write tokens a word and bytes a token by language and source, as JSON.",
+        ),
+    ] = None,
     memory: Annotated[
         str,
         typer.Option(
@@ -94,10 +113,17 @@ def train(
     if output == "-":
         raise UsageError("a tokenizer is a file; name it with -o tokenizer.json")
     check_json_output(rejects)
+    check_json_output(report_to)
+    exported = None if export == "none" else str(Path(output).with_suffix(f".{export}"))
+    if exported is not None and model != "bpe":
+        raise UsageError(f"--export {export} needs --model bpe: it holds byte-level BPE only")
+    written = [path for path in (output, exported, report_to) if path is not None]
     lean_process()
     from llmtools.formats.document import read_documents
     from llmtools.formats.manifest import Recorder
     from llmtools.formats.skips import open_skips
+    from llmtools.tokenizer.export import write_gguf_vocabulary, write_tiktoken
+    from llmtools.tokenizer.fertility import Sample, measure
     from llmtools.tokenizer.train import TrainSettings, count_texts, learn_tokenizer
 
     named = None if special_tokens is None else tuple(special_tokens.split(","))
@@ -115,7 +141,7 @@ def train(
         show_plan(
             plan_tokenizer_train(
                 names,
-                output,
+                written,
                 rejects=rejects,
                 on_error=on_error,
                 text_key=text_key,
@@ -124,9 +150,11 @@ def train(
             )
         )
         return
+    wants_report = report_to is not None or terminal.display().json
+    sample = Sample(SAMPLE_BYTES) if wants_report else None
     recorder = Recorder("tokenizer train", asdict(settings) | {"special_tokens": settings.specials})
     with (
-        claim_outputs([output], force=force, is_directory=False),
+        claim_outputs(written, force=force, is_directory=False),
         open_skips(output, rejects, on_error, force=force) as skips,
     ):
         with terminal.progress("tokenizer train", unit="doc") as bar:
@@ -137,6 +165,8 @@ def train(
                 )
                 for document in documents:
                     bar.update()
+                    if sample is not None:
+                        sample.add(document)
                     yield document.text
 
             table = count_texts(texts(), settings)
@@ -145,8 +175,17 @@ def train(
                 table, settings, lambda num: tokens.update(num - tokens.count)
             )
         skips.record(recorder)
+        fertility = None if sample is None else measure(trained, sample).to_json()
         with open_output(output, force=force, compress=False) as out:
             out.write(trained.to_json().encode())
+        recorder.wrote(out)
+        if exported is not None:
+            write = write_tiktoken if export == "tiktoken" else write_gguf_vocabulary
+            recorder.wrote(write(trained, exported, force=force))
+        if report_to is not None:
+            with open_output(report_to, force=force, compress=False) as out:
+                out.write(json.dumps(fertility, indent=2, ensure_ascii=False).encode() + b"\n")
+            recorder.wrote(out)
     recorder.count(
         documents=bar.count,
         words=table.num_read,
@@ -156,23 +195,15 @@ def train(
         identity=trained.identity,
     )
     if table.num_left_out:
-        warn(
-            recorder,
+        recorder.warn(
             f"{table.num_left_out:,} different words, seen less than {table.least} times each and"
             f" {table.num_read_left_out / table.num_read:.2%} of all, were left out: training on"
             f" them would take more than --memory {memory}",
         )
     if trained.vocab_size < vocab_size:
-        warn(
-            recorder,
+        recorder.warn(
             f"only {trained.vocab_size} of {vocab_size} tokens: the documents hold no more of them",
         )
-    recorder.wrote(out)
-    recorder.write_beside(output)
-    report(recorder.counts, f"{output}: {trained.vocab_size:,} tokens from {bar.count:,} documents")
-
-
-def warn(recorder: Recorder, message: str) -> None:
-    """A warning that the manifest keeps."""
-    terminal.warn(message)
-    recorder.warnings.append(message)
+    recorder.write_beside(*written)
+    summary = recorder.counts | ({} if fertility is None else {"fertility": fertility})
+    report(summary, f"{output}: {trained.vocab_size:,} tokens from {bar.count:,} documents")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import xxhash
 
-from llmtools import __version__
+from llmtools import __version__, terminal
 from llmtools.errors import InputError
 from llmtools.formats import manifest_store
 from llmtools.formats.stream import STDIO, InputStream, OutputStream, is_device, write_file
@@ -189,6 +189,11 @@ class Recorder:
     def count(self, **counts: Any) -> None:
         """Add named counts; a name given again replaces its value."""
         self.counts.update(counts)
+
+    def warn(self, message: str) -> None:
+        """Say that something was not as asked, here and in the manifest."""
+        terminal.warn(message)
+        self.warnings.append(message)
 
     def as_dict(self) -> dict[str, Any]:
         usage = resource.getrusage(resource.RUSAGE_SELF)

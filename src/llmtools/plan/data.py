@@ -248,7 +248,7 @@ def plan_dedup(
 
 def plan_tokenizer_train(
     names: list[str],
-    output: str,
+    outputs: list[str],
     *,
     rejects: str | None,
     on_error: OnError,
@@ -257,8 +257,9 @@ def plan_tokenizer_train(
     force: bool,
 ) -> Plan:
     """Memory is that of the different words, up to the limit beyond which they go to disk."""
-    check_rejects(output, rejects, on_error, force=force)
-    _check_files(_outputs(output, rejects), force=force)
+    outputs = outputs if rejects is None else [*outputs, rejects]
+    check_rejects(outputs[0], rejects, on_error, force=force)
+    _check_files(outputs, force=force)
     sample_documents(names, text_key=text_key, on_error=on_error)
     sizes = measure_inputs(names)
     memory = UNKNOWN_INPUT
@@ -272,7 +273,7 @@ def plan_tokenizer_train(
         memory=memory,
         disk=Estimate(value=65 * settings.vocab_size, basis="65 bytes a token, measured"),
         time=_time("tokenizer train", sizes.content),
-        outputs=_outputs(output, rejects),
+        outputs=outputs,
         facts=_facts(names, sizes.content, vocab_size=settings.vocab_size),
     )
 

@@ -226,6 +226,10 @@ class Tokenizer:
         """The Jinja template of conversations, None where the tokenizer has none."""
         return self._roles.chat_template
 
+    def with_content(self, text: str) -> Tokenizer:
+        """Another tokenizer.json's text with the same roles and template."""
+        return Tokenizer(text, self._roles, self.where)
+
     def with_chat_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template (see chat.CHATML)."""
         roles = replace(self._roles, chat_template=template)

@@ -16,8 +16,8 @@ from llmtools.jit import kernel
 from llmtools.tokenizer.classes import BLANK, BLOCK, DIGIT, LETTER, NUMBER, SIGN, SPACE
 
 # What a scanner is called by. SIGNS drops blanks and makes punctuation words of its own (BERT),
-# MARKS begins a word at each U+2581, CHARACTERS makes every character a word.
-GPT2, DIGITS, GPT4, QWEN2, SIGNS, MARKS, CHARACTERS = range(7)
+# MARKS begins a word at each U+2581, CHARACTERS makes every character a word, WHOLE every text.
+GPT2, DIGITS, GPT4, QWEN2, SIGNS, MARKS, CHARACTERS, WHOLE = range(8)
 SCANNERS = {"gpt2": GPT2, "smollm": DIGITS, "gpt4": GPT4, "llama3": GPT4, "qwen2": QWEN2}
 BLOCK_BITS = 8
 assert BLOCK == 1 << BLOCK_BITS
@@ -194,6 +194,8 @@ def _next_word(
         return at, _next_gpt4(text, at, end, 3, index, blocks)
     if scanner == QWEN2:
         return at, _next_gpt4(text, at, end, 1, index, blocks)
+    if scanner == WHOLE:
+        return at, end
     flags, size = _flags(text, at, index, blocks)
     if scanner == CHARACTERS:
         return at, at + size
