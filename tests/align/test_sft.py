@@ -59,18 +59,104 @@ def test_every_layout_gives_the_same_messages(tmp_path):
         ({"text": "a", "id": 1}, ["bad.json:1", "'text', 'id'", "messages"]),
         ({"messages": "hello"}, ["bad.json:1", "'messages'", "array"]),
         ({"messages": []}, ["bad.json:1", "without messages"]),
-        ({"messages": [{"role": "user", "content": ["a"]}]}, ["'content'", "list"]),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, ["content of type None", "reasoning"]),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, ["'image'", "text"]),
+        ({"messages": [{"role": "user", "content": None}]}, ["'content'", "missing"]),
+        ({"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, ["tool_calls[0]"]),
+        ({"conversations": [{"from": "function_call", "value": "{"}]}, ["a tool", "not JSON"]),
         ({"messages": [{"content": "a"}]}, ["'role'", "missing"]),
-        ({"conversations": [{"from": "observation", "value": "a"}]}, ["'observation'", "human"]),
+        ({"conversations": [{"from": "robot", "value": "a"}]}, ["'robot'", "human"]),
         ({"instruction": "a", "output": 3}, ["'output'", "int"]),
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, ["history"]),
-        ({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, ["tools"]),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}, ["tools[0]", "name"]),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": "["}, ["tools", "not JSON"]),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": 3}, ["tools", "int"]),
     ],
 )
 def test_a_record_that_is_no_conversation_is_named_with_its_fields(tmp_path, record, mentions):
     with pytest.raises(InputError) as refusal:
         read(tmp_path / "bad.json", record)
     assert all(mention in str(refusal.value) for mention in mentions), refusal.value
+
+
+FUNCTION = {"name": "weather", "description": "d", "parameters": {"type": "object"}}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+CALLED = [
+    {"role": "user", "content": "Oslo?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "rain"},
+    {"role": "assistant", "content": "It rains."},
+]
+
+
+def test_tools_and_calls_of_every_layout_are_the_same_messages(tmp_path):
+    text = json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})
+    spoken = [("human", "Oslo?"), ("function_call", text), ("observation", "rain"),
+              ("gpt", "It rains.")]  # fmt: skip
+    string_call = {"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    parts = [{"type": "tool_call", "value": text}]
+    layouts = [
+        {"messages": CALLED, "tools": [{"type": "function", "function": FUNCTION}]},
+        {"conversations": [{"from": f, "value": v} for f, v in spoken],
+         "tools": json.dumps([FUNCTION])},
+        {"messages": [CALLED[0], {"role": "assistant", "content": None,
+                                  "tool_calls": [string_call]}, *CALLED[2:]], "tools": [FUNCTION]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Oslo?"}]},
+                      {"role": "assistant", "content": parts}, *CALLED[2:]], "tools": [FUNCTION]},
+    ]  # fmt: skip
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps(layouts))
+    found = list(read_conversations([str(path)]))
+    assert [one.messages for one in found] == [CALLED] * 4
+    assert [one.tools for one in found] == [[{"type": "function", "function": FUNCTION}]] * 4
+    assert read(tmp_path / "none.json", [{"messages": PARIS, "tools": "[]"}]) == [PARIS]
+    thought = [
+        PARIS[0],
+        {
+            "role": "assistant",
+            "content": [{"type": "reasoning", "value": "F."}, {"type": "text", "value": "Paris."}],
+        },
+    ]
+    assert read(tmp_path / "thought.json", [{"messages": thought}])[0][1] == (
+        {**PARIS[1], "reasoning_content": "F."}
+    )
+
+
+TOOLS_TEMPLATE = (
+    "{{ tools | tojson }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_calls_are_learned_and_tools_and_their_results_are_not():
+    tokenizer = toy_tokenizer().with_chat_template(TOOLS_TEMPLATE)
+    conversation = Conversation(messages=CALLED, where="a:1", tools=[{"function": FUNCTION}])
+    rows, _ = encode_conversations([conversation], tokenizer, max_length=999, on_too_long="cut")
+    row = rows.row(0)
+    assert FUNCTION["description"] in tokenizer.decode(row.input_ids.tolist())
+    learned = tokenizer.decode([int(label) for label in row.labels if label != -100])
+    assert learned == json.dumps(CALL["function"]) + "<|im_end|>It rains.<|im_end|>"
+    with pytest.raises(InputError, match=r"a:1: .*has no tools"):
+        encode_conversations(
+            [conversation], with_template(toy_tokenizer()), max_length=9, on_too_long="cut"
+        )
+
+
+def test_public_data_with_tools_is_read(shared_data):
+    tokenizer = toy_tokenizer().with_chat_template(TOOLS_TEMPLATE)
+    for name, count in {
+        "glaive_toolcall_en_demo.json": 300,
+        "reason_tool_use_demo_50.jsonl": 50,
+    }.items():
+        path = shared_data / "train/llamafactory" / name
+        conversations = list(read_conversations([str(path)]))
+        assert len(conversations) == count and any(one.tools for one in conversations)
+        assert any(m.get("tool_calls") for one in conversations for m in one.messages)
+        encoded, _ = encode_conversations(
+            conversations[:10], tokenizer, max_length=9999, on_too_long="cut"
+        )
+        assert encoded.num_rows == 10
 
 
 def test_the_labels_are_the_assistants_tokens_with_the_end_of_each_turn():

@@ -12,6 +12,7 @@ import pytest
 from llmtools.engine.jobs import DEFAULT_MAX_TOKENS
 from llmtools.engine.load import load_engine
 from llmtools.engine.prompt import encode_prompt
+from llmtools.tokenizer.chat import ChatExtras
 from support import LLM, assert_user_error, run_llm
 from tiny_llama import save_tiny_llama
 
@@ -90,3 +91,35 @@ def test_smollm2_answers_with_the_reference_tokens(smollm2_gguf: Path) -> None:
     assert found["token_ids"] == ANSWER
     assert found["text"] == "The capital of France is Paris."
     assert found["finish_reason"] == "stop"
+
+
+def test_jsonl_records_bring_tools_and_continue_answers(tmp_path: Path) -> None:
+    path = save_tiny_llama(tmp_path / "model", max_position_embeddings=512)
+    tools = [{"type": "function", "function": {"name": "fox", "parameters": {}}}]
+    said = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "The fox"}]
+
+    def run(*records: dict[str, Any], check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        return run_llm("generate", path, "--jsonl", "--max-tokens", "2", stdin=lines, check=check)
+
+    hostile = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (path / "chat_template.jinja").write_text(hostile)
+    assert_user_error(run({"messages": said}, check=False), 3, "<stdin>:1", "rounds")
+    template = (
+        "{{ tools[0].function.name }}{% for m in messages %}<|im_start|>{{ m.role }}"
+        "\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (path / "chat_template.jinja").write_text(template)
+    tokenizer = load_engine(path, device="cpu").tokenizer
+    done = run(
+        *({"messages": said, "tools": tools, "continue_final_message": on} for on in (False, True))
+    )
+    for line, goes_on in zip(done.stdout.splitlines(), (False, True), strict=True):
+        ids = tokenizer.encode_chat(
+            said,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+            extras=ChatExtras(tools=tools),
+        )
+        assert json.loads(line)["usage"]["prompt_tokens"] == len(ids)

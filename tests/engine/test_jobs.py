@@ -19,6 +19,8 @@ from llmtools.errors import InputError
 from llmtools.formats.document import read_records
 from tiny_llama import save_tiny_llama
 
+USER = [{"role": "user", "content": "a"}]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
@@ -70,6 +72,12 @@ def test_results_keep_the_order_of_the_records(
         ({}, "either 'prompt' or 'messages'"),
         ({"prompt": "a", "messages": []}, "either 'prompt' or 'messages'"),
         ({"prompt": 5}, "'prompt' is not a text"),
+        ({"prompt": "a", "tools": []}, "tools without 'messages'"),
+        ({"messages": USER, "documents": 3}, "documents is not a list"),
+        ({"messages": USER, "tools": [{"name": "f"}]}, "has no tools"),
+        ({"messages": USER, "tools": [{"n": "f"}]}, "tools[0] is no function"),
+        ({"messages": USER, "chat_template_kwargs": 3}, "chat_template_kwargs is not"),
+        ({"messages": USER, "continue_final_message": 1}, "continue_final_message is not"),
         ({"prompt": ""}, "the prompt has no tokens"),
         ({"prompt": "a", "max_tokens": 1000}, "the context holds 128"),
         ({"prompt": "a", "max_tokens": "9"}, "max_tokens is '9'"),

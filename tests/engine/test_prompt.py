@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llmtools.engine.prompt import encode_messages, encode_text
+from llmtools.engine.prompt import encode_prompt, encode_text
 from llmtools.errors import InputError
 from llmtools.tokenizer.load import load_tokenizer
 from toy_tokenizer import fields_of, toy_tokenizer
@@ -40,4 +40,4 @@ def test_text_that_is_not_unicode_and_empty_conversations_are_refused():
     with pytest.raises(InputError, match="not Unicode"):
         encode_text(toy_tokenizer(), "half \ud83d")
     with pytest.raises(InputError, match="messages is empty"):
-        encode_messages(toy_tokenizer(), [])
+        encode_prompt(toy_tokenizer(), [])

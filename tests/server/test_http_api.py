@@ -19,13 +19,23 @@ import pytest
 
 from llmtools.engine.jobs import DEFAULT_MAX_TOKENS
 from llmtools.engine.load import LoadedModel, load_engine
-from llmtools.engine.prompt import encode_prompt
+from llmtools.engine.prompt import ChatPrompt, encode_prompt
 from llmtools.server.app import MAX_BODY_BYTES, Service
 from llmtools.server.serve import address_of, make_server, make_service, open_socket
+from llmtools.tokenizer.chat import ChatExtras
 from tiny_llama import save_tiny_llama
 
 NAME = "tiny"
 CHAT = [{"role": "user", "content": "Hello, fox"}]
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+BAD_CALL = {"function": {"name": "f", "arguments": "{"}}
+# Writes all that a request can bring.
+TOOL_TEMPLATE = (
+    "{{ tools[0].function.name }}{{ documents }}{{ mood }}{% for m in messages %}"
+    "<|im_start|>{{ m.role }}"
+    "{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments }}{% endif %}"
+    "{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
 SAMPLED: dict[str, Any] = {"temperature": 0.9, "top_p": 0.9, "seed": 11, "max_tokens": 24}
 
 
@@ -234,7 +244,25 @@ def test_stop_strings_and_token_prompts(server: Running, alone: LoadedModel) -> 
         ("completions", b"[" * 100_000, 400, "Invalid JSON", None),
         ("completions", {"prompt": "a", "model": "x"}, 404, "no model 'x'", "model"),
         ("chat/completions", {"messages": []}, 400, "messages", "messages"),
-        ("chat/completions", {"messages": CHAT, "tools": [{}]}, 400, "tools is not", "tools"),
+        ("chat/completions", {"messages": CHAT, "tools": [{}]}, 400, "tools.0.function", "tools"),
+        ("chat/completions", {"messages": CHAT, "tools": TOOLS}, 400, "has no tools", None),
+        (
+            "chat/completions",
+            {"messages": CHAT, "tool_choice": "required"}, 400, "tool_choice is not", "tool_choice",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "assistant"}]}, 400, "content is missing", "messages",
+        ),
+        (
+            "chat/completions",
+            {"messages": [*CHAT, {"role": "assistant", "tool_calls": [BAD_CALL]}]},
+            400, "not JSON", "messages",
+        ),
+        (
+            "chat/completions",
+            {"messages": CHAT, "chat_template_kwargs": {"messages": 1}}, 400, "always given", None,
+        ),
         (
             "chat/completions",
             {"messages": [{"role": "user", "content": "a", "contnt": ""}]},
@@ -401,3 +429,39 @@ def test_a_full_queue_refuses(model_path: Path) -> None:
         server.service.worker._limit = 0
         status, answer = server.post("/v1/completions", {"prompt": "The"})
         assert status == 503 and "too many requests" in answer["error"]["message"]
+
+
+def test_tools_and_calls_reach_the_template(tmp_path: Path) -> None:
+    path = save_tiny_llama(tmp_path / "model", max_position_embeddings=512)
+    (path / "chat_template.jinja").write_text(TOOL_TEMPLATE)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
+    messages: list[dict[str, Any]] = [
+        *CHAT,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    with running(path) as server:
+        answer = server.client().chat.completions.create(
+            model=NAME,
+            messages=messages,  # type: ignore[arg-type]
+            tools=TOOLS,  # type: ignore[arg-type]
+            tool_choice="auto",
+            max_tokens=1,
+            extra_body={
+                "documents": [{"title": "t", "text": "x"}],
+                "chat_template_kwargs": {"mood": "!"},
+            },
+        )
+        tokenizer = server.service.model.tokenizer
+    extras = ChatExtras(
+        tools=TOOLS, documents=[{"title": "t", "text": "x"}], variables={"mood": "!"}
+    )
+    calls = [{**call, "function": {"name": "f", "arguments": {"a": [1]}}}]
+    said = [*CHAT, {"role": "assistant", "content": "", "tool_calls": calls}, messages[2]]
+    prompt = ChatPrompt(messages=said, extras=extras)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(encode_prompt(tokenizer, prompt))
+    text = tokenizer.apply_chat_template(said, extras=extras)
+    assert (
+        text.startswith("f[") and '{"a": [1]}'.replace('"', "'") in text and "'title': 't'" in text
+    )

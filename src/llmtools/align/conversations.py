@@ -1,19 +1,24 @@
 """Conversations from the layouts that people publish them in.
 
-messages    {"messages": [{"role": "user", "content": "..."}, ...]}
-ShareGPT    {"conversations": [{"from": "human", "value": "..."}, ...], "system"?: "..."}
+messages    {"messages": [{"role": "user", "content": "..."}, ...], "tools"?: [...]}
+ShareGPT    {"conversations": [{"from": "human", "value": "..."}, ...], "system"?: "...", "tools"?}
 Alpaca      {"instruction": "...", "input"?: "...", "output": "...", "system"?: "..."}
+
+Content is text, or a list of parts: text, reasoning, tool_call. Tools may be JSON inside a string.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from llmtools.errors import InputError
 from llmtools.formats.document import Record, read_records
 from llmtools.formats.stream import InputStream
+from llmtools.tokenizer.tools import parse_call_text, parse_calls, parse_tools
+
+T = TypeVar("T")
 
 Message = dict[str, Any]
 
@@ -24,16 +29,24 @@ SPEAKERS = {
     "gpt": "assistant",
     "assistant": "assistant",
     "system": "system",
+    "function_call": "assistant",
+    "observation": "tool",
+    "tool": "tool",
 }
+# The speaker whose text is the call of a tool, as JSON.
+CALLER = "function_call"
+# What a part of content says, and the key that its text has here or there.
+PART_TEXTS = {"text": ("text", "value"), "reasoning": ("value", "text", "reasoning")}
 LAYOUTS = '"messages", "conversations" (ShareGPT), or "instruction" and "output" (Alpaca)'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """Messages with `role` and `content`, and FILE:LINE."""
+    """Messages with `role` and `content`, the tools they may call, and FILE:LINE."""
 
     messages: list[Message]
     where: str
+    tools: list[dict[str, Any]] | None = None
 
 
 def read_conversations(
@@ -48,29 +61,68 @@ def read_conversations(
         messages = _messages(record)
         if not messages:
             raise InputError(f"{record.where}: a conversation without messages")
-        yield Conversation(messages=messages, where=record.where)
+        tools = _checked(record, parse_tools, record.fields.get("tools"))
+        yield Conversation(messages=messages, where=record.where, tools=tools)
+
+
+def _checked(record: Record, parse: Callable[[Any], T], value: Any) -> T:
+    """What `parse` makes of a value; its refusals name the record."""
+    try:
+        return parse(value)
+    except InputError as fault:
+        raise InputError(f"{record.where}: {fault}") from fault
 
 
 def _messages(record: Record) -> list[Message]:
     fields = record.fields
-    if fields.get("tools"):
-        raise InputError(f"{record.where}: records with 'tools' are not supported")
     if "messages" in fields:
-        return [
-            {**turn, "role": _text(record, turn, "role"), "content": _text(record, turn, "content")}
-            for turn in _turns(record, "messages")
-        ]
+        return [_message(record, turn) for turn in _turns(record, "messages")]
     if "conversations" in fields:
-        turns = _turns(record, "conversations")
-        said = [
-            {"role": _speaker(record, turn), "content": _text(record, turn, "value")}
-            for turn in turns
-        ]
+        said = [_spoken(record, turn) for turn in _turns(record, "conversations")]
         return _system(record) + said
     if "instruction" in fields and "output" in fields:
         return _system(record) + _alpaca(record)
     found = ", ".join(map(repr, fields)) or "none"
     raise InputError(f"{record.where}: no conversation (fields: {found}); known are {LAYOUTS}")
+
+
+def _message(record: Record, turn: Message) -> Message:
+    """A message whose content is one text, and whose calls are objects."""
+    message = {**turn, "role": _text(record, turn, "role")}
+    if isinstance(turn.get("content"), list):
+        message = _joined(record, message)
+    if message.get("tool_calls"):
+        message["tool_calls"] = _checked(record, parse_calls, message["tool_calls"])
+        message["content"] = message.get("content") or ""
+    return {**message, "content": _text(record, message, "content")}
+
+
+def _joined(record: Record, message: Message) -> Message:
+    """A message of parts as one text, its reasoning and its calls."""
+    texts: dict[str, list[str]] = {"text": [], "reasoning": []}
+    calls = list(message.get("tool_calls") or [])
+    for part in message["content"]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "tool_call":
+            calls += _checked(record, parse_call_text, _text(record, part, "value"))
+        elif kind in PART_TEXTS:
+            key = next((k for k in PART_TEXTS[kind] if k in part), PART_TEXTS[kind][0])
+            texts[kind].append(_text(record, part, key))
+        else:
+            known = ", ".join([*PART_TEXTS, "tool_call"])
+            raise InputError(f"{record.where}: content of type {kind!r} is not supported ({known})")
+    joined = {**message, "content": "".join(texts["text"])}
+    if texts["reasoning"]:
+        joined["reasoning_content"] = "".join(texts["reasoning"])
+    return {**joined, "tool_calls": calls} if calls else joined
+
+
+def _spoken(record: Record, turn: Message) -> Message:
+    role, text = _speaker(record, turn), _text(record, turn, "value")
+    if turn["from"] == CALLER:
+        calls = _checked(record, parse_call_text, text)
+        return {"role": role, "content": "", "tool_calls": calls}
+    return {"role": role, "content": text}
 
 
 def _turns(record: Record, key: str) -> list[Message]:

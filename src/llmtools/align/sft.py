@@ -11,7 +11,7 @@ import numpy as np
 from llmtools import terminal
 from llmtools.align.conversations import Conversation
 from llmtools.errors import InputError
-from llmtools.tokenizer.chat import CHATML
+from llmtools.tokenizer.chat import CHATML, ChatExtras
 from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.train.data import TrainingRow, next_token_row
 
@@ -84,7 +84,8 @@ def encode_conversations(
     counts = {"conversations": 0, "tokens": 0, "targets": 0, "cut": 0, "skipped": 0}
     for conversation in conversations:
         try:
-            ids, mask = tokenizer.supervised_spans(conversation.messages)
+            extras = ChatExtras(tools=conversation.tools)
+            ids, mask = tokenizer.supervised_spans(conversation.messages, extras)
         except InputError as fault:
             raise InputError(f"{conversation.where}: {fault}") from fault
         if len(ids) > max_length:

@@ -83,7 +83,9 @@ def generate(
     """Generate text from a prompt, streamed as it comes, or from many at once with --jsonl.
 
     A --jsonl line is {"prompt": TEXT} or {"messages": [...]}, with any of id, max_tokens,
-    temperature, top_k, top_p, min_p, seed, stop and ignore_eos for that line alone.
+    temperature, top_k, top_p, min_p, seed, stop and ignore_eos for that line alone. Beside
+    messages may be tools, documents, chat_template_kwargs and continue_final_message. What a
+    model writes to call a tool is in its text.
     """
     if system is not None and not chat:
         raise UsageError("--system has no effect without --chat")

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmtools.engine.load import SAMPLING_KEYS, LoadedModel
-from llmtools.engine.prompt import encode_prompt
+from llmtools.engine.prompt import ChatPrompt, encode_prompt, read_chat
 from llmtools.engine.request import Completion, Request
 from llmtools.errors import InputError, LLMToolsError, did_you_mean
 from llmtools.formats.document import Record
-from llmtools.tokenizer.chat import Message
 
 # New tokens where nothing says how many.
 DEFAULT_MAX_TOKENS = 256
-KEYS = ("id", "prompt", "messages", "max_tokens", *SAMPLING_KEYS, "stop", "ignore_eos")
+# What a record with messages may have besides.
+CHAT_KEYS = ("tools", "documents", "chat_template_kwargs", "continue_final_message")
+KEYS = (
+    "id", "prompt", "messages", *CHAT_KEYS, "max_tokens", *SAMPLING_KEYS, "stop", "ignore_eos"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,21 @@ def _job_request(
     if not isinstance(fields.get("ignore_eos", False), bool):
         raise InputError("ignore_eos is not true or false")
     given = {key: value for key, value in fields.items() if value is not None}
-    ids = encode_prompt(model.tokenizer, _messages(messages) if prompt is None else prompt)
+    lonely = [key for key in CHAT_KEYS if key in given and prompt is not None]
+    if lonely:
+        raise InputError(f"{', '.join(lonely)} without 'messages'")
+    ids = encode_prompt(model.tokenizer, _chat(given) if prompt is None else prompt)
     return model.request(str(number), ids, {**settings, **given}, DEFAULT_MAX_TOKENS)
 
 
-def _messages(value: Any) -> list[Message]:
-    if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
-        raise InputError("'messages' is not a list of objects")
-    return value
+def _chat(fields: Mapping[str, Any]) -> ChatPrompt:
+    return read_chat(
+        fields["messages"],
+        tools=fields.get("tools"),
+        documents=fields.get("documents"),
+        variables=fields.get("chat_template_kwargs"),
+        continue_final_message=fields.get("continue_final_message", False),
+    )
 
 
 def run_jobs(model: LoadedModel, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from llmtools.engine.engine import DoesNotFit
 from llmtools.engine.load import LoadedModel
 from llmtools.engine.prompt import encode_prompt
-from llmtools.errors import LLMToolsError
+from llmtools.errors import InputError, LLMToolsError
 from llmtools.server.events import ChatEvents, CompletionEvents, EventStream
 from llmtools.server.generation import ClientLeft, Generation, unless_client_leaves
 from llmtools.server.metrics import CLIENT_LEFT, Metrics, MetricsMiddleware
@@ -155,8 +155,11 @@ def _api(service: Service) -> APIRouter:
     @api.post("/chat/completions")
     async def chat(http: Request) -> Response:
         fields = parse_body(ChatFields, await _read_body(http))
-        messages = [message.plain() for message in fields.messages]
-        generation = await service.start(fields, [messages], None)
+        try:
+            prompt = fields.prompt()
+        except InputError as fault:
+            raise APIError(400, str(fault), param="messages") from fault
+        generation = await service.start(fields, [prompt], None)
         return await _respond(
             http, fields, generation, ChatEvents(service.name, fields.includes_usage)
         )

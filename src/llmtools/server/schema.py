@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmtools.engine.load import SAMPLING_KEYS
+from llmtools.engine.prompt import ChatPrompt, read_chat
 from llmtools.engine.request import Completion
 from llmtools.errors import LLMToolsError, did_you_mean
 
@@ -25,9 +26,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1, None),
     "presence_penalty": (0, None),
     "response_format": ({"type": "text"}, None),
+    "parallel_tool_calls": (True, None),
     "store": (False, None),
     "suffix": (None,),
-    "tools": ([], None),
+    "tool_choice": ("auto", None),
     "top_logprobs": (None,),
 }
 MAX_PROMPTS = 64
@@ -122,26 +124,71 @@ class TextPart(_Strict):
     text: str
 
 
+class CalledFunction(_Strict):
+    """arguments: a JSON object, as text or as it is."""
+
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class ToolCall(_Strict):
+    """A call that the assistant has made."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Function(_Strict):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(_Strict):
+    """A function that the assistant may call; the chat template tells the model of it."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class ChatMessage(_Strict):
-    """One message; parts of content are joined."""
+    """One message; parts of content are joined. Only one with tool_calls may lack content."""
 
     role: str
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
 
-    def plain(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _has_content(self) -> ChatMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        return self
+
+    def plain(self) -> dict[str, Any]:
         """The message as chat templates read it."""
-        parts = self.content
+        parts = self.content or ""
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": self.role, "content": text, **named}
+        return {**self.model_dump(exclude_none=True), "content": text}
 
 
 class ChatFields(GenerationFields):
-    """POST /v1/chat/completions. max_completion_tokens is the newer name of max_tokens."""
+    """POST /v1/chat/completions. max_completion_tokens is the newer name of max_tokens.
+
+    The chat template gets tools, documents and chat_template_kwargs; what a model writes to call a
+    tool is in the content of its answer, as the model wrote it.
+    """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    tools: list[Tool] | None = None
+    documents: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool = False
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatFields:
@@ -152,6 +199,17 @@ class ChatFields(GenerationFields):
     def settings(self) -> dict[str, Any]:
         limit = self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
         return {**super().settings(), "max_tokens": limit}
+
+    def prompt(self) -> ChatPrompt:
+        """The conversation; raises InputError for calls whose arguments are not JSON."""
+        tools = [tool.model_dump(exclude_none=True) for tool in self.tools or []]
+        return read_chat(
+            [message.plain() for message in self.messages],
+            tools=tools,
+            documents=self.documents,
+            variables=self.chat_template_kwargs,
+            continue_final_message=self.continue_final_message,
+        )
 
 
 F = TypeVar("F", bound=GenerationFields)
