@@ -35,14 +35,16 @@ def run_cpu(
 ) -> Measurement:
     """Run a program and measure it; a failed run ends the benchmark with the program's stderr.
 
-    `env` adds to this process's environment.
+    `env` adds to this process's environment. An installed program has its byte code beside it, a
+    source tree only where Python may write it.
     """
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with open(stdin or os.devnull, "rb") as source:
             start = time.perf_counter()
             child = subprocess.Popen(
                 [str(a) for a in argv],
-                env={**os.environ, **(env or {})},
+                env={**kept, **(env or {})},
                 stdin=source,
                 stdout=out,
                 stderr=err,
