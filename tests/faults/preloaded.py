@@ -38,6 +38,7 @@ MODULES = (
     " llmtools.data.rules.labels llmtools.data.classifier_train llmtools.data.regression_train"
     " llmtools.engine.embed"
     " llmtools.data.pack llmtools.data.pack_rows llmtools.data.pack_kernels"
+    " llmtools.data.pack_order"
     " llmtools.data.decode llmtools.align.finetune llmtools.train.pretrain"
     " llmtools.engine.load llmtools.engine.score llmtools.engine.jobs llmtools.evals.run"
     " llmtools.quant.gguf_export llmtools.formats.describe llmtools.model llmtools.ops"

@@ -67,6 +67,11 @@ JOBS = {
         "detokenize frames.safetensors -t tokenizer.json -o {out}", "texts.jsonl", is_streaming=True
     ),
     "pack": Job("pack frames.safetensors --seq-len 16 -o {out}", "packed"),
+    "pack shuffled on disk": Job(
+        "pack frames.safetensors --seq-len 16 --strategy best-fit --shuffle --epochs 2"
+        " --memory 60K -o {out}",
+        "packed",
+    ),
     "pretrain": Job(
         f"pretrain rows --model-config model.json {TRAIN} -o {{out}}", "run", grows_in_place=True
     ),

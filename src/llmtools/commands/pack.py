@@ -73,6 +73,23 @@ def pack(
             "--buffer", help="Tokens of documents that best fits are found among.  [default: 8M]"
         ),
     ] = None,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="Documents in an order that --seed decides.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of everything random.  [default: 0]")
+    ] = None,
+    epochs: Annotated[
+        int,
+        typer.Option("--epochs", min=1, help="Pack each document so often."),
+    ] = 1,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="What --shuffle and --epochs may hold; more waits on disk.  [default: 512M]",
+        ),
+    ] = None,
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
@@ -87,11 +104,15 @@ def pack(
         raise UsageError(f"--long-docs has no effect with --strategy {strategy}")
     if buffer is not None and strategy == "concat":
         raise UsageError("--buffer has no effect with --strategy concat")
+    if seed is not None and not shuffle:
+        raise UsageError("--seed has no effect without --shuffle")
+    if memory is not None and not shuffle and epochs == 1:
+        raise UsageError("--memory has no effect without --shuffle or --epochs")
     check_json_output(rejects)
     names = resolve_inputs(inputs)
     lean_process()
     from llmtools.data.encode import EncodeSettings
-    from llmtools.data.pack import BUFFER_TOKENS, PackSettings, check_settings
+    from llmtools.data.pack import BUFFER_TOKENS, MEMORY, PackSettings, check_settings
     from llmtools.data.pack import pack as run
     from llmtools.tokenizer.load import load_tokenizer
 
@@ -100,6 +121,10 @@ def pack(
         strategy=strategy,
         long_docs=long_docs or "fragment",
         buffer=BUFFER_TOKENS if buffer is None else byte_size("--buffer", buffer),
+        shuffle=shuffle,
+        seed=seed or 0,
+        epochs=epochs,
+        memory=MEMORY if memory is None else byte_size("--memory", memory),
         encode=EncodeSettings(add_bos=strategy == "bos-bestfit", text_key=text_key, id_key=id_key),
     )
     check_settings(settings)
@@ -130,8 +155,9 @@ def pack(
     )
     report(
         totals,
-        f"pack: {totals['documents']:,} documents, {totals['tokens']:,} tokens in"
-        f" {totals['rows']:,} rows, {totals['utilisation']:.2%} used"
+        f"pack: {totals['documents']:,} documents, {totals['tokens']:,} tokens"
+        + (f" {epochs} times" if epochs > 1 else "")
+        + f" in {totals['rows']:,} rows, {totals['utilisation']:.2%} used"
         f" ({totals['padding']:,} tokens of padding), {totals['cuts']:,} cuts"
         + (f", {totals['cropped']:,} tokens cropped" if totals["cropped"] else ""),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from llmtools import terminal
 from llmtools.data.encode import EncodeSettings, encodable, encode_documents, frame_vocabulary
+from llmtools.data.pack_order import in_order
 from llmtools.data.pack_rows import BestFit, BosBestFit, Concat, LongDocuments, Packer
 from llmtools.errors import UsageError
+from llmtools.formats.claim import remove
 from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -29,6 +31,9 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 Strategy = Literal["concat", "best-fit", "bos-bestfit"]
 # 4,096 rows of 2,048, among which there is a fit for nearly every document.
 BUFFER_TOKENS = 8 << 20
+MEMORY = 512 << 20
+# Documents that wait for their turn, in the output's directory until it is complete.
+SPOOL = ".waiting"
 # A row of more is no training row but a mistake.
 MAX_SEQ_LEN = (1 << 24) - 1
 
@@ -38,13 +43,19 @@ class PackSettings:
     """How rows are filled.
 
     strategy: see pack_rows.py. buffer: tokens of documents that best-fit and bos-bestfit choose
-    from. long_docs: what best-fit does with documents longer than a row.
+    from. long_docs: what best-fit does with documents longer than a row. shuffle: documents in an
+    order that `seed` decides. epochs: how often each document is packed. memory: bytes that
+    shuffled or repeated documents may take; more than that lies on disk.
     """
 
     seq_len: int
     strategy: Strategy = "concat"
     long_docs: LongDocuments = "fragment"
     buffer: int = BUFFER_TOKENS
+    shuffle: bool = False
+    seed: int = 0
+    epochs: int = 1
+    memory: int = MEMORY
     encode: EncodeSettings = field(default_factory=EncodeSettings)
 
 
@@ -52,6 +63,10 @@ def check_settings(settings: PackSettings) -> None:
     """Raises UsageError for a row or a buffer that cannot be."""
     if not 1 <= settings.seq_len <= MAX_SEQ_LEN:
         raise UsageError(f"--seq-len {settings.seq_len}: it must be 1 to {MAX_SEQ_LEN:,}")
+    if settings.epochs < 1:
+        raise UsageError(f"--epochs {settings.epochs}: it must be 1 or more")
+    if not 0 <= settings.seed < 1 << 64:
+        raise UsageError(f"--seed {settings.seed}: it must be 0 to 2^64 - 1")
     width = settings.seq_len + 1
     if settings.strategy != "concat" and settings.buffer < width:
         raise UsageError(
@@ -87,7 +102,15 @@ def pack(
         atomic_directory(output, force=force) as directory,
     ):
         with terminal.progress("pack", unit="tok") as bar:
-            for frame in _frames(inputs, tokenizer, settings.encode, recorder, skips):
+            frames = _frames(inputs, tokenizer, settings.encode, recorder, skips)
+            spool = directory / SPOOL
+            for frame in in_order(
+                _counted(frames, counts, bar),
+                spool,
+                seed=settings.seed if settings.shuffle else None,
+                epochs=settings.epochs,
+                memory=settings.memory,
+            ):
                 if packer is None or writer is None:
                     packer = open_packer(settings, frame.vocabulary)
                     writer = PackedWriter(
@@ -95,9 +118,7 @@ def pack(
                     )
                 for block in packer.add(frame):
                     writer.add_block(block)
-                counts["documents"] += frame.num_documents
-                counts["tokens"] += len(frame.tokens)
-                bar.update(len(frame.tokens))
+            remove(spool)
         if packer is None or writer is None or not counts["tokens"]:
             raise NothingLeft(f"{', '.join(inputs)}: no tokens in the input{skips.explain()}")
         for block in packer.finish():
@@ -111,14 +132,25 @@ def pack(
     return totals | {"documents_skipped": skips.count}
 
 
+def _counted(
+    frames: Iterable[TokenFrame], counts: dict[str, int], bar: terminal.Progress
+) -> Iterator[TokenFrame]:
+    for frame in frames:
+        counts["documents"] += frame.num_documents
+        counts["tokens"] += len(frame.tokens)
+        bar.update(len(frame.tokens))
+        yield frame
+
+
 def _totals(
     settings: PackSettings, counts: dict[str, int], packer: Packer, writer: PackedWriter
 ) -> dict[str, Any]:
-    """What became of the tokens: those of the rows are `tokens` - `cropped` + `padding`."""
+    """What became of the tokens: rows hold epochs x tokens - cropped + padding."""
     in_rows = writer.num_rows * (settings.seq_len + 1)
     return {
         "rows": writer.num_rows,
         **counts,
+        "epochs": settings.epochs,
         "padding": packer.padding,
         "cropped": packer.cropped,
         "cuts": packer.cuts,
