@@ -47,7 +47,7 @@ COMMANDS = {
         "tokenizer",
         "Train, extend and compare tokenizers.",
         verbs={
-            "train": "Train a tokenizer: BPE, WordPiece, words or characters.",
+            "train": "Train a tokenizer: BPE, WordPiece, Unigram, words, characters.",
             "extend": "Add tokens for a new language or domain to a tokenizer or model.",
             "compare": "Print how several tokenizers encode the same documents.",
         },

@@ -32,7 +32,7 @@ def run(*words: str | Path) -> dict:
     return json.loads(done.stdout) if done.stdout else {}
 
 
-@pytest.mark.parametrize("model", ["bpe", "wordpiece", "word", "char"])
+@pytest.mark.parametrize("model", ["bpe", "wordpiece", "unigram", "word", "char"])
 def test_what_is_trained_loads_in_transformers_and_encodes_alike(
     model: str, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def train(
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="The tokenizer.json to write.")],
     model: Annotated[
-        Literal["bpe", "wordpiece", "word", "char"],
+        Literal["bpe", "wordpiece", "unigram", "word", "char"],
         typer.Option("--model", help="bpe is byte-level: any text comes back unchanged."),
     ] = "bpe",
     pattern: Annotated[

@@ -2,6 +2,7 @@
 
 bpe:       byte-level, any text comes back unchanged; merges equal to the `tokenizers` library's.
 wordpiece: BERT's, words cut at spaces and punctuation; merges by frequency, as that library does.
+unigram:   sentencepiece's, by expectation maximisation.
 word:      whole words, the most frequent first. char: characters, likewise.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from llmtools.errors import UsageError
@@ -20,26 +21,30 @@ from llmtools.tokenizer import split, word_kernel
 from llmtools.tokenizer.bpe_train import Symbols, learn_merges
 from llmtools.tokenizer.bytes_chars import byte_chars, token_bytes, token_text
 from llmtools.tokenizer.tokenizer import EOS_NAMES, SpecialRoles, Tokenizer
+from llmtools.tokenizer.unigram_train import learn_pieces
 from llmtools.tokenizer.word_count import WordCounter, WordTable
 from llmtools.tokenizer.wordpiece_train import learn_wordpieces
 
 TRAIN_PATTERNS = ("gpt2", "gpt4", "llama3", "qwen2", "smollm")
-MODELS = ("bpe", "wordpiece", "word", "char")
+MODELS = ("bpe", "wordpiece", "unigram", "word", "char")
 DEFAULT_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # What a model that cannot spell every text says instead; it must be among the special tokens.
-UNKNOWN = {"wordpiece": "[UNK]", "word": "<unk>", "char": "<unk>"}
+UNKNOWN = {"wordpiece": "[UNK]", "unigram": "<unk>", "word": "<unk>", "char": "<unk>"}
 SPECIAL_TOKENS = {
     "bpe": DEFAULT_SPECIAL_TOKENS,
     "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    "unigram": ("<unk>", "<s>", "</s>"),
     "word": ("<unk>", "<|endoftext|>"),
     "char": ("<unk>", "<|endoftext|>"),
 }
 NUM_BYTES = 256
 # The first table of words and a batch of text.
 LEAST_MEMORY = 4 << 20
+MARK = "\u2581"
 _SCANNERS = {
     "wordpiece": word_kernel.SIGNS,
     "word": word_kernel.SIGNS,
+    "unigram": word_kernel.MARKS,
     "char": word_kernel.CHARACTERS,
 }
 
@@ -135,6 +140,9 @@ def _normalized(
     for text in texts:
         # NFC, the only normalizer of a pattern, leaves ASCII as it is.
         plain = text if model == "bpe" and text.isascii() else normalizer.normalize_str(text)
+        if model == "unigram" and plain:
+            marked = plain.replace(" ", MARK)
+            plain = marked if marked.startswith(MARK) else MARK + marked
         yield plain
 
 
@@ -143,6 +151,9 @@ def _normalizer(settings: TrainSettings) -> normalizers.Normalizer | None:
         return split.normalizer(settings.pattern)
     if settings.model in ("wordpiece", "word"):
         return normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    if settings.model == "unigram":
+        spaces = normalizers.Replace(Regex(" {2,}"), " ")
+        return normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), spaces])
     return None
 
 
@@ -156,6 +167,7 @@ def learn_tokenizer(
     learn = {
         "bpe": _byte_level,
         "wordpiece": _wordpiece,
+        "unigram": _unigram,
         "word": _most_frequent,
         "char": _most_frequent,
     }
@@ -169,6 +181,9 @@ def learn_tokenizer(
     elif settings.model in ("wordpiece", "word"):
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece() if settings.model == "wordpiece" else None
+    elif settings.model == "unigram":
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        backend.decoder = decoders.Metaspace()
     else:
         backend.decoder = decoders.Fuse()
     backend.add_special_tokens(
@@ -213,6 +228,17 @@ def _wordpiece(
     )
     vocab = {name: id for id, name in enumerate(names)}
     return models.WordPiece(vocab, unk_token=UNKNOWN["wordpiece"])
+
+
+def _unigram(
+    table: WordTable, settings: TrainSettings, on_tokens: Callable[[int], None]
+) -> models.Model:
+    unknown = settings.specials.index(UNKNOWN["unigram"])
+    room = settings.vocab_size - len(settings.specials)
+    pieces = learn_pieces(table, room, on_tokens=on_tokens)
+    specials = [(token, 0.0) for token in settings.specials]
+    kept = [piece for piece in pieces if piece[0] not in settings.specials]
+    return models.Unigram([*specials, *kept], unk_id=unknown, byte_fallback=False)
 
 
 def _most_frequent(
