@@ -34,7 +34,10 @@ def test_each_rule_drops_its_document_and_the_others_keep_their_bytes(
         "dropped_by_measure": {"doc_words": 1, "dup_line_frac": 1, "hash_word_ratio": 1},
         "documents_skipped": 0,
     }
-    assert json.loads(done.stdout) == counts
+    found = json.loads(done.stdout)
+    counts["rules"] = found["rules"]
+    assert found == counts
+    assert [rule["dropped"] for rule in found["rules"].values()] == [1, 1, 1]
     for path in (out, rejects):
         manifest = json.loads(Path(f"{path}.manifest.json").read_bytes())
         assert manifest["counts"] == counts
@@ -93,10 +96,22 @@ def test_stats_say_what_each_rule_saw_dropped_and_cost(corpus: Path, tmp_path: P
     assert rules[0]["bytes"] - rules[0]["dropped_bytes"] == rules[1]["bytes"]
     assert all(r["seconds"] > 0 for r in rules)
     assert b"filter: repetition: 1 of 3 documents rejected" in done.stderr
-    units = run_llm(
-        "filter", corpus, "--stats", stats, "--workers", "2", "-o", tmp_path / "o", check=False
-    )
-    assert_user_error(units, 2, "--stats")
+
+
+def test_stats_of_units_add_up_to_those_of_one_process(corpus: Path, tmp_path: Path) -> None:
+    plain, units, out = (tmp_path / name for name in ("plain.json", "units.json", "out.jsonl"))
+    run_llm("filter", corpus, "--stats", plain)
+    line = ("filter", corpus, "--stats", units, "--workers", "2", "--shard-bytes", "100", "-o", out)
+    done = run_llm(*line, "--json")
+    assert json.loads(done.stdout)["documents_in"] == 4
+    found = [json.loads(path.read_bytes())["rules"] for path in (plain, units)]
+    for rules in found:
+        assert all(rule.pop("seconds") > 0 for rule in rules)
+    assert found[0] == found[1]
+    assert_user_error(run_llm(*line, check=False), 2, "exists", "-f")
+    stage = f"filter {corpus} --stats {units} -o {out}"
+    piped = run_llm("run", "--work-dir", tmp_path / "w", "--", *stage.split(), check=False)
+    assert_user_error(piped, 2, "--stats has no place in a stage")
 
 
 def test_an_empty_result_is_an_error_that_still_shows_why(tmp_path: Path) -> None:

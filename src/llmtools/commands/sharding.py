@@ -31,7 +31,7 @@ from llmtools.errors import InputError, LLMToolsError, UsageError
 from llmtools.formats.claim import remove
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder, digest_file, manifest_path
-from llmtools.formats.stream import STDIO, expand_inputs, standing_in, write_file
+from llmtools.formats.stream import STDIO, check_outputs, expand_inputs, standing_in, write_file
 from llmtools.shards import runner
 from llmtools.shards.join import part_of
 from llmtools.shards.pipeline import KINDS, Pipeline, check_names, phases
@@ -41,7 +41,7 @@ from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
 
 PROGRAM = [sys.executable, "-P", "-m", "llmtools.commands.sharding"]
 # What a stage reads and writes; the rest of its values decide what it does.
-_PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects")
+_PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects", "stats")
 # Flags of the whole run, which a stage cannot have on its own.
 _RUNS_OWN = frozenset(
     "-h --help --show-config -n --dry-run --workers --work-dir --shard-bytes --resume"
@@ -65,6 +65,9 @@ def parse_pipeline(stages: Sequence[Sequence[str]]) -> Pipeline:
             verb = KINDS[words[0]].verb
             found = resolve_values(words[0], verb, list(words[1 if verb is None else 2 :]))
             mistakes += [f"stage {number}: {m}" for m in _misplaced(found, is_first, is_last)]
+            if found.get("stats") is not None:
+                reason = "--stats has no place in a stage; --json of llm run has the same of all"
+                mistakes.append(f"stage {number}: {reason}")
             values.append(found)
         except UsageError as fault:
             mistakes.append(f"stage {number}: {fault}")
@@ -110,8 +113,6 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
         found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
     if not is_last and values.get("force"):
         found.append("-f belongs to the last stage")
-    if values.get("stats") is not None:
-        found.append("--stats counts one process; --json and the manifest have the run's counts")
     if values.get("rejects") == STDIO:
         found.append("--rejects needs a file")
     return found
@@ -137,6 +138,9 @@ def run_in_units(
     if place.is_shared and work_dir is None:
         raise UsageError("--executor slurm and --shard need --work-dir, which all processes see")
     pipeline = make_pipeline([name], [values])
+    stats = None if values.get("stats") is None else str(values["stats"])
+    if stats is not None and not place.is_shared:
+        check_outputs([stats], force=pipeline.force)
     size = byte_size("--shard-bytes", shard_bytes)
     output = Path(pipeline.output)
     hidden = output.absolute().with_name(f".{output.name}.llmtools-work")
@@ -159,6 +163,10 @@ def run_in_units(
     if work_dir is None:
         remove(hidden)
     counts = {key: value for key, value in totals["stages"][0].items() if key != "stage"}
+    if stats is not None:
+        from llmtools.data.filter import write_stats
+
+        write_stats(stats, counts["rules"])
     report(counts, f"{name}: {count_line(counts)} (units: {totals['units']:,})")
 
 

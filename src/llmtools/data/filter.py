@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +69,7 @@ def filter_documents(
                 if counts["documents_kept"] == 0:
                     raise NothingLeft(_explain(inputs, rejects, counts, skips, doubts), counts)
                 for doubt in doubts:
-                    terminal.warn(doubt)
+                    recorder.warn(doubt)
                 sinks[output] = kept
                 # All or none: neither output is published before both are written out.
                 for sink in sinks.values():
@@ -152,6 +152,10 @@ def _filter(documents: Iterable[Document], chain: Chain, writer: _Writer) -> dic
         counts["rejected_by_measure"] = counts.pop("dropped_by_measure")
     if any(one.edited for one in chain.stats.values()):
         counts["edited"] = {name: one.edited for name, one in chain.stats.items() if one.edited}
+    missing = {field: n for rule in chain.rules for field, n in rule.missing().items()}
+    if missing:
+        counts["fields_missing"] = missing
+    counts["rules"] = {name: asdict(one) for name, one in chain.stats.items()}
     return counts
 
 
@@ -164,8 +168,13 @@ def _report(chain: Chain, path: str | None) -> None:
             f" {one.edited:,} edited, {one.seconds:.2f} s ({speed:.0f} MB/s)"
         )
     if path is not None:
-        rules = [{"rule": name, **asdict(one)} for name, one in chain.stats.items()]
-        write_file(Path(path), json.dumps({"rules": rules}, indent=2).encode() + b"\n")
+        write_stats(path, {name: asdict(one) for name, one in chain.stats.items()})
+
+
+def write_stats(path: str, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """What each rule saw, dropped and cost, in their order, as the JSON of --stats."""
+    found = [{"rule": name, **one} for name, one in rules.items()]
+    write_file(Path(path), json.dumps({"rules": found}, indent=2).encode() + b"\n")
 
 
 def _explain(

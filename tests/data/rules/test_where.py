@@ -62,6 +62,19 @@ def test_a_field_that_no_document_has_is_an_error_that_names_it(source, tmp_path
     assert b"no document has the field metadata.pp1" in done.stderr
 
 
+def test_documents_without_the_field_are_counted_in_a_warning_and_the_manifest(source, tmp_path):
+    out = tmp_path / "out.jsonl"
+    done = run_here("filter", source, "--where", "metadata.scores.ppl < 50", "-o", out, check=True)
+    said = b"warning: --where: 1 of 4 documents have no answer, which is a no: the field is missing"
+    assert said + b" (metadata.scores.ppl 1)\n" in done.stderr
+    manifest = orjson.loads((tmp_path / "out.jsonl.manifest.json").read_bytes())
+    assert manifest["counts"]["fields_missing"] == {"metadata.scores.ppl": 1}
+    assert len(manifest["warnings"]) == 1
+    where = 'has(metadata.scores) and metadata.scores.ppl != "high"'
+    done = run_here("filter", source, "--where", where, "-f", "-o", out, check=True)
+    assert b"warning" not in done.stderr
+
+
 def test_a_wrong_expression_is_refused_before_anything_is_read(tmp_path):
     done = run_here("filter", "missing.jsonl", "--where", "a >", "-o", tmp_path / "out")
     assert_user_error(done, 2, "--where", "^")

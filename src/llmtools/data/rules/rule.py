@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,10 @@ class Rule(ABC):
     def doubt(self) -> str:
         """What makes the rule itself look wrong after all documents were judged, else ''."""
         return ""
+
+    def missing(self) -> Mapping[str, int]:
+        """How many documents so far lacked a field of the record that the rule asks for."""
+        return {}
 
 
 def judge(values: Values, checks: Sequence[Check]) -> list[Reject | None]:

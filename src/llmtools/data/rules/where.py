@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,9 @@ from llmtools.data.rules.expression import Unanswered, parse_expression
 from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
 from llmtools.data.rules.score_settings import WhereSettings
 from llmtools.data.rules.settings import Conventions
+
+# Fields that a warning names.
+SHOWN = 3
 
 
 class WhereRule(Rule):
@@ -52,11 +56,19 @@ class WhereRule(Rule):
             return f"{fault.field} is {fault.found}"
 
     def doubt(self) -> str:
-        """The fields that no document has, which are more likely misspelled than missing."""
-        nowhere = [field for field, count in self._missing.items() if count == self._documents]
-        if not nowhere:
-            return ""
-        return f"--where: no document has the field {nowhere[0]}"
+        """The field that stopped most documents, which is more likely misspelled than missing."""
+        for field, count in self._missing.most_common(1):
+            if count == self._documents:
+                return f"--where: no document has the field {field}"
+            named = ", ".join(f"{name} {n:,}" for name, n in self._missing.most_common(SHOWN))
+            return (
+                f"--where: {self._missing.total():,} of {self._documents:,} documents have no"
+                f" answer, which is a no: the field is missing ({named})"
+            )
+        return ""
+
+    def missing(self) -> Mapping[str, int]:
+        return dict(self._missing)
 
 
 _ANSWERS = ("true", "false")
