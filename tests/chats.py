@@ -61,6 +61,16 @@ CHATS: dict[str, tuple[list[dict[str, Any]], Any, Any]] = {
         None,
         None,
     ),
+    "an empty answer": (
+        [
+            {"role": "user", "content": "yes?"},
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": "Still there?"},
+            {"role": "assistant", "content": "Here."},
+        ],
+        None,
+        None,
+    ),
     "thoughts in the text": (
         [
             {"role": "user", "content": "2 + 2?"},

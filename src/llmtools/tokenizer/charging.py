@@ -22,6 +22,8 @@ from llmtools.tokenizer.value_sizes import FILTER_SIZES, MAX_FILTER_INTEGER
 DEEP_FILTERS = frozenset(
     "dictsort e escape forceescape groupby join max min sort string tojson unique urlencode".split()
 )
+# Those among them that go through values of which nothing says how many there are.
+GATHERING = frozenset(["groupby", "join", "max", "min", "sort", "unique"])
 DEEP_TESTS = frozenset("!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lt ne".split())
 
 
@@ -150,8 +152,7 @@ def charged_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         budget.spend()
         if hasattr(value, "__next__"):
             value = counted(context, value)
-            # Only what runs over values one by one may have them so.
-            if name in DEEP_FILTERS:
+            if name in GATHERING:
                 value = list(value)
         if name not in ("default", "d"):
             for given in (*args, *named.values()):

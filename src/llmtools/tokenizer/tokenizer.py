@@ -299,15 +299,20 @@ class Tokenizer:
         See spans.supervised_spans.
         """
         self._check_used(messages, extras)
-        stops = [token for token, id in self._vocabulary.items() if id in self.stop_ids]
         return supervised_spans(
             messages,
             self._template,
             self.special_tokens,
-            [*stops, *self._written_ends],
+            self._turn_ends,
             self.encode,
             extras,
         )
+
+    @cached_property
+    def _turn_ends(self) -> list[str]:
+        """Tokens that end a turn of a conversation, whether or not they end generation."""
+        stops = [token for token, id in self._vocabulary.items() if id in self.stop_ids]
+        return [*stops, *self._written_ends]
 
     def _check_used(self, messages: Sequence[Message], extras: ChatExtras) -> None:
         """Raise InputError for tools, documents or calls that the template would leave out."""
