@@ -9,7 +9,8 @@ import pytest
 
 from llmtools.errors import InputError
 from llmtools.tokenizer.chat import CHATML, ChatExtras, ChatTemplate
-from toy_tokenizer import CONVERSATIONS, toy_chat_tokenizer, toy_tokenizer
+from llmtools.tokenizer.train import train_tokenizer
+from toy_tokenizer import CONVERSATIONS, TEXTS, toy_chat_tokenizer, toy_tokenizer
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -268,3 +269,14 @@ def test_a_final_message_is_continued_where_its_text_ends(content: str) -> None:
         tokenizer.encode_chat([{"role": "user"}], continue_final_message=True)
     with pytest.raises(InputError, match="cannot continue"):
         tokenizer.encode_chat(USER, continue_final_message=True, add_generation_prompt=True)
+
+
+def test_what_ends_a_part_of_an_answer_does_not_end_the_answer() -> None:
+    """<|end|> ends an answer of Phi's, and of Harmony's only the thought before it."""
+    ends = ["<|end|>", "<|return|>", "<|call|>"]
+    plain = train_tokenizer(TEXTS, 400, special_tokens=ends)
+    thought = "<|start|>assistant<|channel|>analysis<|message|>x<|end|>"
+    phi = plain.with_chat_template("{{ messages[0].content }}<|end|>")
+    assert phi.stop_ids == {plain.special_tokens["<|end|>"]}
+    harmony = plain.with_chat_template(thought + "{{ messages[0].content }}<|return|><|call|>")
+    assert harmony.stop_ids == {plain.special_tokens[token] for token in ends[1:]}
