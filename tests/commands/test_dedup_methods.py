@@ -44,6 +44,37 @@ def test_exact_copies_go_in_one_pass_from_a_pipe_too(corpus: Path, tmp_path: Pat
     assert piped.stdout == done.stdout
 
 
+def test_of_exact_copies_the_keep_rule_chooses_and_clusters_are_named(tmp_path: Path) -> None:
+    """The same table gives the first copies of the streamed method, by --cluster-ids alone."""
+    records = [
+        {"id": "a", "text": "one text", "metadata": {"score": 1, "date": "2026-01-01"}},
+        {"id": "b", "text": "another"},
+        {"id": "c", "text": "one text", "metadata": {"score": 3, "date": "2024-01-01"}},
+        {"id": "d", "text": "one text", "metadata": {"score": 2, "date": "2025-01-01"}},
+    ]
+    source, rejects = tmp_path / "in.jsonl", tmp_path / "rejects.jsonl"
+    source.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+    def kept(*flags: str) -> list[dict]:
+        done = run_llm("dedup", "--method", "exact", source, *flags, "--rejects", rejects, "-f")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert [one["id"] for one in kept()] == ["a", "b"]
+    assert kept("--keep", "metadata.score") == [records[1], records[2]]
+    assert [json.loads(line)["id"] for line in rejects.read_bytes().splitlines()] == ["a", "d"]
+    reject = json.loads(rejects.read_bytes().splitlines()[0])["metadata"]["reject"]
+    assert reject == {"rule": "exact", "value": "c"}
+    assert [one["id"] for one in kept("--keep", "newest")] == ["a", "b"]
+    named = kept("--cluster-ids")
+    assert [one["id"] for one in named] == ["a", "b"]
+    assert named[0]["metadata"]["cluster"] == "a"
+    assert [one["metadata"]["cluster_size"] for one in named] == [3, 1]
+    piped = run_llm("dedup", "--method", "exact", "--keep", "longest", stdin=source.read_bytes())
+    assert [json.loads(line)["id"] for line in piped.stdout.splitlines()] == ["a", "b"]
+    missing = run_llm("dedup", "--method", "exact", source, "--keep", "metadata.x", check=False)
+    assert_user_error(missing, 3, "no document has metadata.x")
+
+
 def test_the_level_of_zstd_changes_the_bytes_stored_alone(corpus: Path, tmp_path: Path) -> None:
     found = []
     for level in ("1", "19"):
@@ -139,7 +170,8 @@ def test_vectors_that_cannot_be_compared_are_refused(
 @pytest.mark.parametrize(
     ("flags", "mention"),
     [
-        (["--method", "exact", "--keep", "longest"], "--keep has no effect with --method exact"),
+        (["--method", "line", "--keep", "longest"], "--keep has no effect with --method line"),
+        (["--method", "exact", "--keep", "best"], "keep 'best'"),
         (["--min-bytes", "50"], "--min-bytes has no effect with --method minhash"),
         (["--method", "semantic"], "--vectors"),
     ],

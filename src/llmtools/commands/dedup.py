@@ -29,11 +29,11 @@ from llmtools.commands.common import (
     show_plan,
 )
 from llmtools.commands.dedup_methods import (
-    STREAMED,
     Method,
     Normal,
     check_flags,
     instead_of_minhash,
+    is_streamed,
     run_streamed,
 )
 from llmtools.errors import UsageError
@@ -181,7 +181,7 @@ def dedup(
     limit = None if memory is None else byte_size("--memory", memory)
     names = resolve_inputs(inputs)
     lean_process()
-    if method in STREAMED and not dry_run:
+    if is_streamed(values) and not dry_run:
         run_streamed(names, values)
         return
     from llmtools.data.dedup import DedupSettings
@@ -246,6 +246,7 @@ def dedup(
         indexes=tuple(index or ()),
         create_index=create_index,
         on_error=on_error,
+        zstd_level=zstd_level,
         force=force,
     )
     report(

@@ -10,6 +10,7 @@ from llmtools.commands.common import report
 from llmtools.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmtools.data.equal_texts import EqualTextSettings
     from llmtools.data.semantic import SemanticSettings
     from llmtools.data.simhash import SimHashSettings
     from llmtools.data.trim import SpanFinder
@@ -21,16 +22,17 @@ Normal = Literal["ccnet", "lower", "none"]
 
 _MINHASH = ("minhash",)
 _CLUSTERS = ("minhash", "simhash", "semantic")
+_WHOLE = (*_CLUSTERS, "exact")
 _SEGMENTS = ("line", "paragraph", "sentence")
 _SHORTEN = (*_SEGMENTS, "substring")
-# Methods that run through a function of their own instead of clustering documents.
+# Methods that can run through a function of their own instead of clustering documents.
 STREAMED = ("exact", *_SHORTEN)
 
 # Which methods heed a flag; flags that are not here are heeded by all.
 _HEEDED_BY: dict[str, tuple[str, ...]] = {
-    "keep": _CLUSTERS,
+    "keep": _WHOLE,
     "verify_jaccard": _CLUSTERS,
-    "cluster_ids": _CLUSTERS,
+    "cluster_ids": _WHOLE,
     "index": _MINHASH,
     "create_index": _MINHASH,
     "explain": _MINHASH,
@@ -70,6 +72,13 @@ def check_flags(run: Callable[..., None], given: Mapping[str, Any]) -> None:
             )
     if method == "semantic" and given["vectors"] is None:
         raise UsageError("--method semantic compares vectors; name their file with --vectors")
+
+
+def is_streamed(given: Mapping[str, Any]) -> bool:
+    """Whether `run_streamed` does it; `exact` clusters where not the first copy as it is stays."""
+    if given["method"] == "exact":
+        return bool(given["keep"] == "first" and not given["cluster_ids"])
+    return given["method"] in STREAMED
 
 
 def run_streamed(names: list[str], given: Mapping[str, Any]) -> None:
@@ -123,8 +132,14 @@ def _finder(given: Mapping[str, Any]) -> SpanFinder:
     )
 
 
-def instead_of_minhash(given: Mapping[str, Any]) -> SimHashSettings | SemanticSettings | None:
-    """What --method simhash and semantic compare documents by."""
+def instead_of_minhash(
+    given: Mapping[str, Any],
+) -> SimHashSettings | SemanticSettings | EqualTextSettings | None:
+    """What --method simhash, semantic and exact compare documents by."""
+    if given["method"] == "exact":
+        from llmtools.data.equal_texts import EqualTextSettings
+
+        return EqualTextSettings()
     if given["method"] == "simhash":
         from llmtools.data.simhash import SimHashSettings
 

@@ -18,6 +18,7 @@ from llmtools.data.batch import Batch, batches
 from llmtools.data.dedup_index import Names, Stored, write_stored
 from llmtools.data.dedup_output import drop_log, write_named
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
+from llmtools.data.equal_texts import EqualTexts, EqualTextSettings
 from llmtools.data.keep import Keep
 from llmtools.data.minhash import MinHashSettings
 from llmtools.data.semantic import Meanings, SemanticSettings
@@ -29,7 +30,7 @@ from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import atomic_directory, claim_outputs, open_output
+from llmtools.formats.stream import ZSTD_LEVEL, atomic_directory, claim_outputs, open_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class DedupSettings:
     """
 
     minhash: MinHashSettings = field(default_factory=MinHashSettings)
-    instead: SimHashSettings | SemanticSettings | None = None
+    instead: SimHashSettings | SemanticSettings | EqualTextSettings | None = None
     keep: str = "first"
     verify_jaccard: float = 0.0
     cluster_ids: bool = False
@@ -115,6 +116,7 @@ def dedup(
     indexes: tuple[str, ...] = (),
     create_index: str | None = None,
     on_error: OnError = "fail",
+    zstd_level: int = ZSTD_LEVEL,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write one document of each cluster of duplicates; returns the counts.
@@ -142,14 +144,16 @@ def dedup(
         folder = None
         if create_index is not None:
             folder = stack.enter_context(atomic_directory(create_index, force=force))
-        skips.sink = stack.enter_context(open_rejects(rejects, force=force))
+        skips.sink = stack.enter_context(open_rejects(rejects, force=force, zstd_level=zstd_level))
         replay = stack.enter_context(
             Replay(inputs, text_key=settings.text_key, id_key=settings.id_key, skips=skips)
         )
         base = sum(index.num_documents for index in stored)
-        signatures: Signatures | Fingerprints | Meanings
+        signatures: Signatures | Fingerprints | Meanings | EqualTexts
         if isinstance(settings.instead, SimHashSettings):
             signatures = Fingerprints(settings.instead)
+        elif isinstance(settings.instead, EqualTextSettings):
+            signatures = EqualTexts()
         elif settings.instead is not None:
             recorder.read_path(Path(settings.instead.path))
             signatures = Meanings(settings.instead)
@@ -167,7 +171,7 @@ def dedup(
         if folder is not None and gathered.names is not None:
             assert isinstance(signatures, Signatures)
             write_stored(folder, signatures, gathered.names, gathered.hashes)
-        with open_output(output, force=force) as kept:
+        with open_output(output, force=force, zstd_level=zstd_level) as kept:
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
             if needs_ids:
                 names = _all_names(stored, gathered.names)
@@ -190,7 +194,7 @@ def dedup(
 
 
 def cluster_documents(
-    signatures: Signatures | Fingerprints | Meanings,
+    signatures: Signatures | Fingerprints | Meanings | EqualTexts,
     gathered: Gathered,
     settings: DedupSettings,
     replay: Replay,
