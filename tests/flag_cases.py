@@ -87,6 +87,7 @@ REFINED = "filter shapes.jsonl --rules refinedweb --max-removed-words-ratio 0.9"
 REFINED += " --rejects rejects -o out"
 BLOCK = "filter pages.jsonl --rules url --rejects rejects -o out"
 BADWORDS = "filter pages.jsonl --rules badwords --rejects rejects -o out"
+ADDRESSES = "filter pages.jsonl --text-key url --rules addresses --rejects rejects -o out"
 COPIES = "dedup cut.jsonl -o out"
 CUT_SENTENCES = COPIES + " --method sentence --min-doc-words 0 --min-doc-sentences 0"
 MEANINGS = "dedup near.jsonl -o out --method semantic --vectors vectors.npy"
@@ -189,6 +190,10 @@ CASES: dict[str, dict[str, Case]] = {
             "--soft-word-threshold 3", base=BLOCK + " --url-soft-words words.txt"
         ),
         "--url-subwords": Case("--url-subwords words.txt", base=BLOCK + " --url-domains list.txt"),
+        "--tlds": Case("--tlds tlds.txt", base=ADDRESSES + " --tlds list.txt"),
+        "--max-newlines": Case(
+            "--max-newlines 0", base="filter shapes.jsonl --rules newlines -o out"
+        ),
         "--badwords": Case("--badwords words.txt", base=BADWORDS + " --badwords urls.txt"),
         "--badwords-inside": Case("--badwords-inside", base=BADWORDS + " --badwords words.txt"),
         "--text-key": Case("--text-key body"),

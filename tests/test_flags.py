@@ -89,6 +89,7 @@ def write_texts(folder: Path) -> None:
     lines(folder / "pages.jsonl", pages)
     (folder / "blocked.txt").write_text("# domains\nblocked.example\n")
     (folder / "urls.txt").write_text("http://plain.example\n")
+    (folder / "tlds.txt").write_text("http\nblocked\n")
     (folder / "words.txt").write_text("ant\nbee\n")
     cut = [
         "Number 1 of a line that is long enough. A second sentence. The third one. A fourth.",

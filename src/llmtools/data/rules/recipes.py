@@ -87,6 +87,8 @@ RECIPES: dict[str, Recipe] = {
         conventions=Conventions(dialect="dclm", words="unicode"),
         steps=(
             _URL,
+            Step(rule="addresses", needs=("tlds",)),
+            Step(rule="newlines"),
             _language("0.65"),
             Step(rule="gopher-quality"),
             Step(rule="repetition"),

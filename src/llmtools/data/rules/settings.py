@@ -305,6 +305,28 @@ class BadWordsSettings:
         return [] if self.badwords else ["rule badwords needs a list: --badwords FILE"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressSettings:
+    """Which hosts are addresses."""
+
+    tlds: str | None = flag(None, "file of the top-level domains (IANA's list).", is_file=True)
+
+    def faults(self) -> list[str]:
+        """Whether there is a list."""
+        return [] if self.tlds else ["rule addresses needs a list: --tlds FILE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewlineSettings:
+    """Runs of line feeds."""
+
+    max_newlines: int = flag(2, "line feeds in a row at most.")
+
+    def faults(self) -> list[str]:
+        """Nothing beyond each value's own range."""
+        return []
+
+
 def limits(option: str, given: str) -> NGramLimits:
     """'2:0.2,3:0.18' as ((2, 0.2), (3, 0.18)); an empty string switches the checks off."""
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llmtools.data.rules.recipes import Recipe, Step
 from llmtools.data.rules.score_settings import PerplexitySettings, WhereSettings
 from llmtools.data.rules.settings import (
+    AddressSettings,
     BadWordsSettings,
     C4ParagraphSettings,
     C4Settings,
@@ -23,6 +24,7 @@ from llmtools.data.rules.settings import (
     GopherQualitySettings,
     LanguageSettings,
     LengthSettings,
+    NewlineSettings,
     RefinedWebSettings,
     RepetitionSettings,
     SymbolSettings,
@@ -68,6 +70,8 @@ KINDS: dict[str, Kind] = {
     "c4-paragraphs": Kind(settings=C4ParagraphSettings, rule="fineweb:C4ParagraphRule"),
     "fineweb": Kind(settings=FineWebSettings, rule="fineweb:FineWebRule"),
     "refinedweb": Kind(settings=RefinedWebSettings, rule="refinedweb:RefinedWebRule"),
+    "addresses": Kind(settings=AddressSettings, rule="addresses:AddressRule"),
+    "newlines": Kind(settings=NewlineSettings, rule="addresses:NewlineRule"),
     "url": Kind(settings=URLSettings, rule="url:URLRule"),
     "badwords": Kind(settings=BadWordsSettings, rule="badwords:BadWordsRule"),
 }

@@ -45,7 +45,7 @@ class URLRule(Rule):
         paths = {key: getattr(settings, key) for key in _FILES}
         for key, path in paths.items():
             if path is not None:
-                entries = _entries(path)
+                entries = read_entries(path)
                 self.record[key] = digest_file(Path(path))[1]
                 if not entries:
                     raise InputError(f"{path}: no entries (--{key.replace('_', '-')})")
@@ -118,7 +118,8 @@ def domains_of(url: str) -> list[str]:
     return [".".join(labels[i:]) for i in range(max(len(labels) - 1, 1))]
 
 
-def _entries(path: str) -> list[str]:
+def read_entries(path: str) -> list[str]:
+    """The lines of a list, without blank ones and comments."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = (line.strip() for line in file)
