@@ -12,6 +12,20 @@ from tests.support import run_llm
 from llmtools import cli
 from llmtools.commands.parsing import converted
 
+NUMBERS = (
+    "1",
+    "007",
+    "-3",
+    "20",
+    "999999999999999",
+    "0.25",
+    "-0.5",
+    "3.0",
+    "1e3",
+    "1_0",
+    " 1",
+    "+1",
+)
 WORDS = [(name, verb) for name, row in cli.COMMANDS.items() for verb in list(row.verbs) or [None]]
 
 
@@ -22,7 +36,7 @@ def test_simple_values_are_converted_as_typer_does(name: str, verb: str | None) 
     context = command.context_class(command, info_name=name)
     num_converted = 0
     for param in command.get_params(context):
-        for value in (param.default, "fast", "1", ["a"], ("a", "b"), []):
+        for value in (param.default, "fast", *NUMBERS, ["a"], ("a", "b"), []):
             found = converted(param, value)
             if found is not None:
                 num_converted += 1

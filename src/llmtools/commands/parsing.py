@@ -5,6 +5,7 @@ typer >= 0.29 carries its own copy of click, reached here through public names a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
@@ -20,6 +21,8 @@ ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 # They say what to do with this one run, so a settings file must not switch them on unseen.
 COMMAND_LINE_ONLY = frozenset({"help", "force", "config", "show-config", "dry-run"})
+_PLAIN_INT = re.compile("-?[0-9]{1,15}")
+_PLAIN_FLOAT = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -151,10 +154,23 @@ def converted(param: Any, value: Any) -> tuple[Any] | None:
             return ((),)
         is_list = wanted == list[str] and type(value) in (list, tuple) and bool(value)
         return (list(value),) if is_list and all(type(one) is str for one in value) else None
-    # A number given is text here, so a number is a default, which is within its bounds.
+    if wanted in (int, float) and isinstance(value, str):
+        return _number(param.type_descriptor.parameter_info, wanted, value)
+    # A number here is a default, which is within its bounds.
     is_simple = wanted in (bool, int, float, str) and type(value) is wanted
     is_choice = get_origin(wanted) is Literal and value in get_args(wanted)
     return (value,) if is_simple or is_choice or value is None else None
+
+
+def _number(info: Any, wanted: type[int] | type[float], text: str) -> tuple[Any] | None:
+    """A plainly written number within its bounds."""
+    if _PLAIN_INT.fullmatch(text) is None and (wanted is int or not _PLAIN_FLOAT.fullmatch(text)):
+        return None
+    number = wanted(text)
+    is_within = (info.min is None or number >= info.min) and (
+        info.max is None or number <= info.max
+    )
+    return (number,) if is_within else None
 
 
 def as_given(param: Any, value: Any) -> Any:
