@@ -14,7 +14,7 @@ for the registered one and for the host alone; and lists of millions are kept as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,17 @@ class URLRule(Rule):
         self.record = asdict(settings)
         self._key = settings.url_key
         paths = {key: getattr(settings, key) for key in _FILES}
-        for key, path in paths.items():
+        self._domains = _hashes(paths["url_domains"])
+        self._urls = _hashes(paths["url_list"])
+        self._words = _normalised(paths["url_words"])
+        self._soft = _normalised(paths["url_soft_words"])
+        self._subwords = _normalised(paths["url_subwords"])
+        lists = (self._domains, self._urls, self._words, self._soft, self._subwords)
+        for (key, path), entries in zip(paths.items(), lists, strict=True):
             if path is not None:
-                entries = read_entries(path)
-                self.record[key] = digest_file(Path(path))[1]
-                if not entries:
+                if not len(entries):
                     raise InputError(f"{path}: no entries (--{key.replace('_', '-')})")
-                paths[key] = entries
-        self._domains = _hashes(paths["url_domains"] or ())
-        self._urls = _hashes(paths["url_list"] or ())
-        self._words = _normalised(paths["url_words"] or ())
-        self._soft = _normalised(paths["url_soft_words"] or ())
-        self._subwords = _normalised(paths["url_subwords"] or ())
+                self.record[key] = digest_file(Path(path))[1]
         self._lengths = sorted({len(word) for word in self._subwords})
         measures = ("domain", "url", "word", "soft_words", "subword")
         limits = (0, 0, 0, settings.soft_word_threshold - 1, 0)
@@ -118,25 +117,28 @@ def domains_of(url: str) -> list[str]:
     return [".".join(labels[i:]) for i in range(max(len(labels) - 1, 1))]
 
 
-def read_entries(path: str) -> list[str]:
-    """The lines of a list, without blank ones and comments."""
+def read_entries(path: str) -> Iterator[str]:
+    """The lines of a list, without blank ones and comments, never all of them in memory."""
     try:
         with open(path, encoding="utf-8") as file:
-            lines = (line.strip() for line in file)
-            return [line for line in lines if line and not line.startswith("#")]
+            for line in map(str.strip, file):
+                if line and line[0] != "#":
+                    yield line
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror}") from fault
     except UnicodeDecodeError as fault:
         raise InputError(f"{path}: not UTF-8 at byte {fault.start}") from fault
 
 
-def _normalised(entries: Iterable[str]) -> frozenset[str]:
+def _normalised(path: str | None) -> frozenset[str]:
+    entries = () if path is None else read_entries(path)
     plain = (_NOT_WORD.sub("", entry).lower() for entry in entries)
     return frozenset(entry for entry in plain if entry)
 
 
-def _hashes(entries: Iterable[str]) -> npt.NDArray[np.uint64]:
-    found = np.fromiter(map(_hash, entries), np.uint64)
+def _hashes(path: str | None) -> npt.NDArray[np.uint64]:
+    """The hashes of the entries, sorted: 8 bytes each."""
+    found = np.fromiter(() if path is None else map(_hash, read_entries(path)), np.uint64)
     found.sort()
     return found
 
