@@ -65,6 +65,9 @@ def learn_merges(
         )
     symbols, word_of = np.empty(num_slots, np.int32), np.zeros(num_slots, np.int32)
     k.lay_out(words.ids, words.starts, symbols, word_of)
+    weights = words.counts
+    # The ids would be there a second time while the tables grow.
+    del words
     texts = np.frombuffer(b"".join(tokens), np.uint8).copy()
     ends = np.zeros(max(target, len(tokens)) + 2, np.int64)
     ends[1 : len(tokens) + 1] = np.cumsum([len(token) for token in tokens])
@@ -75,13 +78,13 @@ def learn_merges(
     at = np.zeros(8, np.int64)
     at[k.NUM_TOKENS] = len(tokens)
     table = (np.full(1024, k.EMPTY, np.uint64), np.zeros(1024, np.int64), np.zeros(1024, np.int32))
-    grown = k.count_pairs(symbols, word_of, words.counts, *table, at)
+    grown = k.count_pairs(symbols, word_of, weights, *table, at)
     del table
     found = np.zeros((STEP, 3), np.int32)
     merges: list[tuple[int, int]] = []
     while not at[k.IS_DONE]:
         done, texts, grown = k.merge_pairs(
-            symbols, word_of, words.counts, texts, ends, sizes_of, named,
+            symbols, word_of, weights, texts, ends, sizes_of, named,
             np.frombuffer(prefix, np.uint8), keeps_tokens, *grown, at, target, min_frequency, found,
         )  # fmt: skip
         merges += map(tuple, found[:done, :2].tolist())
