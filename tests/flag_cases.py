@@ -65,6 +65,7 @@ QUESTIONS = "eval base --tasks hellaswag --data evals/hellaswag_val.jsonl -o out
 UNFINISHED = QUESTIONS.replace("-o out", "-o half")
 LORA = BASE["finetune"] + " --adapter lora --lora-dropout 0"
 SAVES = BASE["pretrain"] + " --save-every 1"
+FIM = " --fim-rate 1 --fim-tokens '<|endoftext|>,<|im_start|>,<|im_end|>'"
 BEST_FIT = BASE["pack"] + " --strategy best-fit"
 BAD = {
     "filter": "filter bad.jsonl --rules length --min-doc-words 1 -o out",
@@ -346,6 +347,11 @@ CASES: dict[str, dict[str, Case]] = {
         "--strategy": Case("--strategy best-fit"),
         "--long-docs": Case("--long-docs truncate", base=BEST_FIT),
         "--buffer": Case("--buffer 17", base=BEST_FIT),
+        "--fim-rate": Case("--fim-rate 0.5", base=BASE["pack"] + FIM.replace("1", "1e-9", 1)),
+        "--fim-spm-rate": Case("--fim-spm-rate 1", base=BASE["pack"] + FIM),
+        "--fim-tokens": Case(
+            "--fim-tokens '<|im_end|>,<|im_start|>,<|endoftext|>'", base=BASE["pack"] + FIM
+        ),
         "--shuffle": Case("--shuffle"),
         "--seed": Case("--seed 1", base=BASE["pack"] + " --shuffle"),
         "--epochs": Case("--epochs 2"),

@@ -73,6 +73,29 @@ def pack(
             "--buffer", help="Tokens of documents that best fits are found among.  [default: 8M]"
         ),
     ] = None,
+    fim_rate: Annotated[
+        float,
+        typer.Option(
+            "--fim-rate", min=0, max=1, help="Share of documents to fill in the middle; needs -t."
+        ),
+    ] = 0.0,
+    fim_spm_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--fim-spm-rate",
+            min=0,
+            max=1,
+            help="Share of those with the suffix first.  [default: 0.5]",
+        ),
+    ] = None,
+    fim_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--fim-tokens",
+            metavar="PRE,SUF,MID",
+            help="Names of those tokens.  [default: those of known code models]",
+        ),
+    ] = None,
     shuffle: Annotated[
         bool, typer.Option("--shuffle", help="Documents in an order that --seed decides.")
     ] = False,
@@ -104,8 +127,15 @@ def pack(
         raise UsageError(f"--long-docs has no effect with --strategy {strategy}")
     if buffer is not None and strategy == "concat":
         raise UsageError("--buffer has no effect with --strategy concat")
-    if seed is not None and not shuffle:
-        raise UsageError("--seed has no effect without --shuffle")
+    if seed is not None and not shuffle and not fim_rate:
+        raise UsageError("--seed has no effect without --shuffle or --fim-rate")
+    if not fim_rate:
+        for name, value in (("--fim-spm-rate", fim_spm_rate), ("--fim-tokens", fim_tokens)):
+            if value is not None:
+                raise UsageError(f"{name} has no effect without --fim-rate")
+    fim_names = None if fim_tokens is None else tuple(fim_tokens.split(","))
+    if fim_names is not None and len(fim_names) != 3:
+        raise UsageError(f"--fim-tokens {fim_tokens!r}: write three names, PREFIX,SUFFIX,MIDDLE")
     if memory is not None and not shuffle and epochs == 1:
         raise UsageError("--memory has no effect without --shuffle or --epochs")
     check_json_output(rejects)
@@ -114,6 +144,7 @@ def pack(
     from llmtools.data.encode import EncodeSettings
     from llmtools.data.pack import BUFFER_TOKENS, MEMORY, PackSettings, check_settings
     from llmtools.data.pack import pack as run
+    from llmtools.data.pack_fim import FimSettings
     from llmtools.tokenizer.load import load_tokenizer
 
     settings = PackSettings(
@@ -121,6 +152,11 @@ def pack(
         strategy=strategy,
         long_docs=long_docs or "fragment",
         buffer=BUFFER_TOKENS if buffer is None else byte_size("--buffer", buffer),
+        fim=FimSettings(
+            rate=fim_rate,
+            spm_rate=0.5 if fim_spm_rate is None else fim_spm_rate,
+            tokens=fim_names,
+        ),
         shuffle=shuffle,
         seed=seed or 0,
         epochs=epochs,

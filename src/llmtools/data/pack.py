@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from llmtools import terminal
 from llmtools.data.encode import EncodeSettings, encodable, encode_documents, frame_vocabulary
+from llmtools.data.pack_fim import FillInMiddle, FimSettings
 from llmtools.data.pack_order import in_order
 from llmtools.data.pack_rows import BestFit, BosBestFit, Concat, LongDocuments, Packer
 from llmtools.errors import UsageError
@@ -56,6 +57,7 @@ class PackSettings:
     seed: int = 0
     epochs: int = 1
     memory: int = MEMORY
+    fim: FimSettings = field(default_factory=FimSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
 
 
@@ -63,6 +65,9 @@ def check_settings(settings: PackSettings) -> None:
     """Raises UsageError for a row or a buffer that cannot be."""
     if not 1 <= settings.seq_len <= MAX_SEQ_LEN:
         raise UsageError(f"--seq-len {settings.seq_len}: it must be 1 to {MAX_SEQ_LEN:,}")
+    for name, rate in (("rate", settings.fim.rate), ("spm-rate", settings.fim.spm_rate)):
+        if not 0 <= rate <= 1:
+            raise UsageError(f"--fim-{name} {rate}: it must be 0 to 1")
     if settings.epochs < 1:
         raise UsageError(f"--epochs {settings.epochs}: it must be 1 or more")
     if not 0 <= settings.seed < 1 << 64:
@@ -91,6 +96,7 @@ def pack(
     and for input without any token.
     """
     check_settings(settings)
+    fim = open_fim(settings, tokenizer)
     recorder = Recorder("pack", asdict(settings))
     if tokenizer is not None:
         recorder.read_named(tokenizer.where)
@@ -102,7 +108,7 @@ def pack(
         atomic_directory(output, force=force) as directory,
     ):
         with terminal.progress("pack", unit="tok") as bar:
-            frames = _frames(inputs, tokenizer, settings.encode, recorder, skips)
+            frames = _frames(inputs, tokenizer, settings.encode, fim, recorder, skips)
             spool = directory / SPOOL
             for frame in in_order(
                 _counted(frames, counts, bar),
@@ -125,6 +131,8 @@ def pack(
             writer.add_block(block)
         writer.close()
         totals = _totals(settings, counts, packer, writer)
+        if fim is not None:
+            totals["fim_documents"] = fim.documents
         recorder.count(**totals, **asdict(writer.vocabulary))
         skips.record(recorder)
         recorder.wrote_tree(directory)
@@ -160,6 +168,18 @@ def _totals(
     }
 
 
+def open_fim(settings: PackSettings, tokenizer: Tokenizer | None) -> FillInMiddle | None:
+    """What cuts documents into prefix, middle and suffix, None where nothing does.
+
+    Raises UsageError without a tokenizer, which names the tokens, and where it has none for it.
+    """
+    if not settings.fim.rate:
+        return None
+    if tokenizer is None:
+        raise UsageError("--fim-rate needs the ids of its tokens; name the tokenizer with -t")
+    return FillInMiddle(settings.fim, tokenizer, settings.seed)
+
+
 def open_packer(settings: PackSettings, vocabulary: Vocabulary) -> Packer:
     """The packer of a strategy; raises UsageError where it needs a BOS that is not there."""
     width, pad_id = settings.seq_len + 1, vocabulary.eos or 0
@@ -179,6 +199,7 @@ def _frames(
     inputs: list[str],
     tokenizer: Tokenizer | None,
     settings: EncodeSettings,
+    fim: FillInMiddle | None,
     recorder: Recorder,
     skips: Skips,
 ) -> Iterator[TokenFrame]:
@@ -191,9 +212,9 @@ def _frames(
             if is_container(stream.peek(9)):
                 for frame in stream_frames(stream):
                     agreement.check(frame.vocabulary, stream.stream_name)
-                    yield frame
+                    yield frame if fim is None else fim.change_frame(frame)
             else:
-                yield from _encoded(stream, tokenizer, settings, agreement, skips)
+                yield from _encoded(stream, tokenizer, settings, fim, agreement, skips)
             recorder.read(stream)
 
 
@@ -201,6 +222,7 @@ def _encoded(
     stream: InputStream,
     tokenizer: Tokenizer | None,
     settings: EncodeSettings,
+    fim: FillInMiddle | None,
     agreement: Agreement,
     skips: Skips,
 ) -> Iterator[TokenFrame]:
@@ -212,6 +234,11 @@ def _encoded(
         stream, text_key=settings.text_key, id_key=settings.id_key, skips=skips
     )
     documents = encodable(documents, tokenizer, skips)
-    for frame in encode_documents(documents, tokenizer, settings, PIPE_FRAME_BYTES):
+    frames = (
+        encode_documents(documents, tokenizer, settings, PIPE_FRAME_BYTES)
+        if fim is None
+        else fim.encode(documents, settings, PIPE_FRAME_BYTES)
+    )
+    for frame in frames:
         agreement.check(frame.vocabulary, stream.stream_name)
         yield frame
