@@ -231,11 +231,6 @@ CASES: dict[str, dict[str, Case]] = {
         "--create-index": Case("--create-index new"),
         "--explain": Case(instead="dedup near.jsonl --explain n1-1"),
         "--phase": Case(instead="dedup near.jsonl --phase sign --work-dir work"),
-        "--work-dir": Case(
-            instead="dedup near.jsonl --phase sign --work-dir other",
-            base="dedup near.jsonl --phase sign --work-dir work",
-        ),
-        "--shard": Case("--shard 1/2", base="dedup near.jsonl --phase sign --work-dir work"),
         "--preset": Case("--preset olmo3"),
         "--dialect": Case("--dialect datatrove"),
         "--n-grams": Case("--n-grams 1"),

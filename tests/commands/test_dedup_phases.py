@@ -73,7 +73,7 @@ def test_phases_refuse_what_does_not_fit(tmp_path: Path) -> None:
         assert_user_error(run_llm("dedup", *args, check=False), code, mention)
 
     fails(2, "needs --work-dir", *paths, "--phase", "sign")
-    fails(2, "no effect without --phase", *paths, *work)
+    fails(2, "needs -o", *paths, *work)
     fails(2, "name regular files", "-", "--phase", "sign", *work)
     fails(2, "write I/N", *paths, "--phase", "sign", *work, "--shard", "2/2")
     run_llm("dedup", *paths, "--phase", "sign", *work, "--shard", "0/2")

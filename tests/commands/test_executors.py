@@ -164,10 +164,10 @@ def test_an_output_that_went_away_is_not_made_again_by_one_of_many(made, here):
 
 def test_a_part_that_is_damaged_is_made_again(made, here):
     process = start(here, "--shard", "0/2", "--workers", "1")
-    wait_until(lambda: done_units(here / "work", phase=2) >= 2, process)
+    wait_until(lambda: done_units(here / "work", phase=4) >= 2, process)
     os.killpg(process.pid, 9)
     process.communicate(timeout=100)
-    first, second = sorted((here / "work").glob("phase-02/*.safetensors"))[:2]
+    first, second = sorted((here / "work").glob("phase-04/*.safetensors"))[:2]
     first.write_bytes(b"x" * first.stat().st_size)
     second.unlink()
     # Each looks into the parts of its own share, and at the sizes of others.

@@ -360,9 +360,11 @@ def test_dry_run_shows_the_units_and_writes_nothing(made, tmp_path):
     pipeline = f"extract {made}/site | {FILTER} | dedup -o out.jsonl"
     done = run(pipeline, tmp_path, "--dry-run", "--json")
     found = json.loads(done.stdout)["phases"]
-    assert [phase["stages"] for phase in found] == ["extract | filter", "dedup"]
+    assert [phase["stages"] for phase in found] == [
+        "extract | filter", "dedup sign", "dedup link", "dedup apply",
+    ]  # fmt: skip
     assert found[0]["units"] > 1
-    assert found[1]["units"] == 1
+    assert [phase["units"] for phase in found[1:]] == [None, 1, None]
     assert list(tmp_path.iterdir()) == []
 
 

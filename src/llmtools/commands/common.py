@@ -161,6 +161,10 @@ Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="One of N processes that share --work-dir."),
 ]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option("--work-dir", help="Keeps what is done.  [default: beside the output]"),
+]
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray-address", help="A running Ray cluster.  [default: $RAY_ADDRESS, or own]"),
@@ -180,13 +184,7 @@ _UNITS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "work_dir": (
-        Annotated[
-            Path | None,
-            typer.Option("--work-dir", help="Keeps what is done.  [default: beside the output]"),
-        ],
-        None,
-    ),
+    "work_dir": (WorkDir, None),
     "shard_bytes": (ShardBytes, SHARD_BYTES),
     "resume": (
         Annotated[
@@ -219,15 +217,18 @@ def command(
     def register(function: F) -> F:
         FUNCTIONS[name, verb] = function
         own = inspect.signature(function, eval_str=True)
+        # A command may have a use of its own for some of them.
+        shared = own.parameters.keys() & flags.keys()
         added = [
             inspect.Parameter(
                 key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
             )
             for key, (annotation, default) in flags.items()
+            if key not in shared
         ]
 
         def run(**values: Any) -> None:
-            given = {key: values.pop(key) for key in flags}
+            given = {key: values[key] if key in shared else values.pop(key) for key in flags}
             if _resolved is not None:
                 _resolved.append(values)
                 return
@@ -243,7 +244,8 @@ def command(
             _examples[:] = examples
             started_s = time.monotonic()
             try:
-                if has_units and _wants_units(given) and not values.get("dry_run"):
+                is_phase = values.get("phase") is not None
+                if has_units and _wants_units(given) and not (is_phase or values.get("dry_run")):
                     from llmtools.commands.sharding import run_in_units
 
                     run_in_units(name, values, **{key: given[key] for key in _UNITS})

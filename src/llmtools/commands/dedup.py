@@ -19,7 +19,7 @@ from llmtools.commands.common import (
     Seed,
     Shard,
     TextKey,
-    byte_size,
+    WorkDir,
     check_json_output,
     command,
     lean_process,
@@ -32,9 +32,9 @@ from llmtools.commands.dedup_methods import (
     Method,
     Normal,
     check_flags,
-    instead_of_minhash,
     is_streamed,
     run_streamed,
+    settings_from,
 )
 from llmtools.errors import UsageError
 from llmtools.formats.skips import OnError
@@ -43,7 +43,6 @@ from llmtools.formats.stream import STDIO
 if TYPE_CHECKING:
     from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup_explain import Explanation
-    from llmtools.data.minhash import MinHashSettings
 
 app = make_app()
 
@@ -51,6 +50,7 @@ app = make_app()
 @command(
     app,
     "dedup",
+    has_units=True,
     examples=[
         "llm dedup crawl.jsonl.zst -o unique.jsonl.zst",
         "zstdcat crawl/*.zst | llm dedup --rejects copies.jsonl | llm tokenize -t tokenizer.json",
@@ -165,9 +165,7 @@ def dedup(
         Literal["sign", "match", "cluster", "apply"] | None,
         typer.Option(help="Only one of four phases, in --work-dir, for --shard of the input."),
     ] = None,
-    work_dir: Annotated[
-        Path | None, typer.Option("--work-dir", help="What the phases leave for each other.")
-    ] = None,
+    work_dir: WorkDir = None,
     shard: Shard = None,
     on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
@@ -178,33 +176,14 @@ def dedup(
     check_flags(dedup, values)
     for path in (output, rejects):
         check_json_output(path if explain is None else None)
-    limit = None if memory is None else byte_size("--memory", memory)
     names = resolve_inputs(inputs)
     lean_process()
     if is_streamed(values) and not dry_run:
         run_streamed(names, values)
         return
-    from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup import dedup as run
 
-    given = {
-        "n_grams": n_grams,
-        "char_n_grams": char_n_grams,
-        "num_buckets": num_buckets,
-        "hashes_per_bucket": hashes_per_bucket,
-    }
-    settings = DedupSettings(
-        minhash=_minhash(preset, dialect, seed, given),
-        instead=instead_of_minhash(values),
-        keep=keep,
-        verify_jaccard=verify_jaccard,
-        cluster_ids=cluster_ids,
-        memory=limit,
-        text_key=text_key,
-        id_key=id_key,
-    )
-    if phase is None and (work_dir is not None or shard is not None):
-        raise UsageError("--work-dir and --shard have no effect without --phase")
+    settings = settings_from(values)
     if phase is not None:
         if explain is not None or index or create_index is not None or dry_run:
             raise UsageError("--phase goes without --explain, indexes and --dry-run")
@@ -229,7 +208,7 @@ def dedup(
                 method=method,
                 num_buckets=settings.minhash.num_buckets,
                 keeps_ids=cluster_ids or rejects is not None,
-                limit=limit,
+                limit=settings.memory,
                 rejects=rejects,
                 on_error=on_error,
                 text_key=text_key,
@@ -289,16 +268,6 @@ def _run_phase(
         counts = dedup_phases.apply(work, output, rejects=rejects, on_error=on_error, force=force)
     said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items())
     report(counts, f"dedup: {phase} {place.index}/{place.count}: {said}")
-
-
-def _minhash(
-    preset: str, dialect: Literal["llmtools", "datatrove"], seed: int, given: dict[str, int | None]
-) -> MinHashSettings:
-    """The settings of a preset with what was given on the command line."""
-    from llmtools.data.minhash import PRESETS, MinHashSettings
-
-    values = PRESETS.get(preset, {}) | {k: v for k, v in given.items() if v is not None}
-    return MinHashSettings(**values, dialect=dialect, seed=seed)
 
 
 def _show(found: Explanation) -> None:

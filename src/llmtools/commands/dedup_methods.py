@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmtools.commands.common import report
+from llmtools.commands.common import byte_size, report
 from llmtools.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmtools.data.dedup import DedupSettings
     from llmtools.data.equal_texts import EqualTextSettings
     from llmtools.data.semantic import SemanticSettings
     from llmtools.data.simhash import SimHashSettings
@@ -132,7 +133,30 @@ def _finder(given: Mapping[str, Any]) -> SpanFinder:
     )
 
 
-def instead_of_minhash(
+def settings_from(given: Mapping[str, Any]) -> DedupSettings:
+    """The settings of all methods that compare whole documents, of the command's own values."""
+    from llmtools.data.dedup import DedupSettings
+    from llmtools.data.minhash import PRESETS, MinHashSettings
+
+    names = ("n_grams", "char_n_grams", "num_buckets", "hashes_per_bucket")
+    sizes = {name: given[name] for name in names if given[name] is not None}
+    return DedupSettings(
+        minhash=MinHashSettings(
+            **PRESETS.get(given["preset"], {}) | sizes,
+            dialect=given["dialect"],
+            seed=given["seed"],
+        ),
+        instead=_instead_of_minhash(given),
+        keep=given["keep"],
+        verify_jaccard=given["verify_jaccard"],
+        cluster_ids=given["cluster_ids"],
+        memory=None if given["memory"] is None else byte_size("--memory", given["memory"]),
+        text_key=given["text_key"],
+        id_key=given["id_key"],
+    )
+
+
+def _instead_of_minhash(
     given: Mapping[str, Any],
 ) -> SimHashSettings | SemanticSettings | EqualTextSettings | None:
     """What --method simhash, semantic and exact compare documents by."""

@@ -19,11 +19,13 @@ from llmtools.formats.stream import COMPRESSION_SUFFIXES, STDIO
 from llmtools.formats.tokens import PIPE_FRAME_BYTES
 from llmtools.plan.estimate import Estimate, Plan
 from llmtools.plan.inputs import SAMPLE_BYTES, Assumed, Frames, Sample, assuming, sample_documents
-from llmtools.shards.pipeline import KINDS, Phase, Pipeline
+from llmtools.shards.pipeline import APPLY, KINDS, LINK, SIGN, Phase, Pipeline
 from llmtools.shards.unit import Stage
 
 # The process that hands out units.
 RUNNER_BYTES = 60_000_000
+# A process that signs or applies a part of the input, its kernels loaded.
+PART_BYTES = 170_000_000
 
 
 def plan_run(pipeline: Pipeline, phases: Sequence[Phase], workers: int) -> Plan:
@@ -33,15 +35,20 @@ def plan_run(pipeline: Pipeline, phases: Sequence[Phase], workers: int) -> Plan:
     for number, phase in enumerate(phases):
         own = plans[phase.first : phase.first + len(phase.stages)]
         at_once = 1 if phase.is_barrier else workers
-        memory = max(memory, at_once * max(_value(one, "memory_bytes") for one in own))
-        seconds += sum(_value(one, "time_s") for one in own) / at_once
-        written = _value(own[-1], "disk_bytes")
+        part = phase.stages[0].part
+        # Of a divided stage one process holds the keys of all documents, while it links them.
+        each = max(_value(one, "memory_bytes") for one in own) if part in ("", LINK) else PART_BYTES
+        memory = max(memory, at_once * each)
+        if part in ("", SIGN):
+            # Signing reads and hashes; writing what stays is little beside it.
+            seconds += sum(_value(one, "time_s") for one in own) / at_once
+        written = _value(own[-1], "disk_bytes") if part in ("", APPLY) else 0.0
         if number == len(phases) - 1 and not phase.is_barrier:
             # Parts are not compressed, and stand beside the output until it is whole.
             is_small = Path(pipeline.output).suffix in COMPRESSION_SUFFIXES[1:]
             written += _value(own[0], "input_bytes") if is_small else written
         disk = max(disk, before + written)
-        before = written
+        before = written if part in ("", APPLY) else before
     basis = "each stage's own --dry-run, as if every document stayed"
     return Plan(
         command="run",

@@ -41,7 +41,9 @@ from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
 
 PROGRAM = [sys.executable, "-P", "-m", "llmtools.commands.sharding"]
 # What a stage reads and writes; the rest of its values decide what it does.
-_PLACES = ("inputs", "paths", "files_from", "output", "force", "rejects", "stats")
+_PLACES = (
+    "inputs paths files_from output force rejects stats phase explain work_dir shard dry_run"
+).split()
 # Flags of the whole run, which a stage cannot have on its own.
 _RUNS_OWN = frozenset(
     "-h --help --show-config -n --dry-run --workers --work-dir --shard-bytes --resume"
@@ -113,6 +115,9 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
         found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
     if not is_last and values.get("force"):
         found.append("-f belongs to the last stage")
+    for flag in ("phase", "explain"):
+        if values.get(flag) is not None:
+            found.append(f"--{flag} has no place here; it is for llm dedup alone")
     if values.get("rejects") == STDIO:
         found.append("--rejects needs a file")
     return found
@@ -147,6 +152,8 @@ def run_in_units(
     folder = hidden if work_dir is None else work_dir
     if workers is None and executor == "local" and shard is None:
         workers = 1
+    if all(phase.is_barrier for phase in phases(pipeline.stages)):
+        terminal.note(f"{name}: needs its whole input at once with these settings, so one unit")
     totals = runner.run(
         runner.Job(
             pipeline=pipeline,
@@ -345,6 +352,8 @@ def run_unit(unit: Unit) -> Outcome:
         values = stage.values | {"output": unit.outputs[number], "force": unit.force}
         if "rejects" in _parameters(stage):
             values["rejects"] = unit.rejects[number]
+        if stage.part:
+            values["beside"] = list(unit.beside)
         with ExitStack() as stack:
             if number:
                 source = io.BufferedReader(Pieces([_whole(unit.outputs[number - 1])]))
@@ -424,6 +433,10 @@ def _parameters(stage: Stage) -> frozenset[str]:
 
 
 def _function(stage: Stage) -> Callable[..., None]:
+    if stage.part:
+        parts = importlib.import_module(f"llmtools.commands.{stage.name}_units")
+        found: Callable[..., None] = getattr(parts, stage.part)
+        return found
     importlib.import_module(f"llmtools.commands.{cli.COMMANDS[stage.name].module}")
     return FUNCTIONS[stage.name, stage.verb]
 

@@ -16,7 +16,7 @@ import orjson
 from llmtools import terminal
 from llmtools.data.batch import Batch, batches
 from llmtools.data.dedup_index import Names, Stored, write_stored
-from llmtools.data.dedup_output import drop_log, write_named
+from llmtools.data.dedup_output import drop_log, write_decided
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.data.equal_texts import EqualTexts, EqualTextSettings
 from llmtools.data.keep import Keep
@@ -28,7 +28,7 @@ from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.replay import Replay
+from llmtools.formats.replay import Reading, Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
 from llmtools.formats.stream import ZSTD_LEVEL, atomic_directory, claim_outputs, open_output
 
@@ -99,6 +99,12 @@ class Gathered:
                 self.names.add(document.id)
             yield document
 
+    def store(self, folder: Path, signatures: Signatures, reading: Reading | None = None) -> None:
+        """Write these documents' keys and ids, and how they were read where they will be again."""
+        assert self.names is not None
+        values = None if reading is None else self.values
+        write_stored(folder, signatures, self.names, self.hashes, values, reading)
+
     def check(self, inputs: list[str], skips: Skips) -> None:
         """Raises InputError for input without documents or without what the keep rule needs."""
         source = ", ".join(inputs)
@@ -168,17 +174,14 @@ def dedup(
                 signatures.add(batch)
         gathered.check(inputs, skips)
         clusters = cluster_documents(signatures, gathered, settings, replay)
-        if folder is not None and gathered.names is not None:
+        if folder is not None:
             assert isinstance(signatures, Signatures)
-            write_stored(folder, signatures, gathered.names, gathered.hashes)
+            gathered.store(folder, signatures)
         with open_output(output, force=force, zstd_level=zstd_level) as kept:
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
-            if needs_ids:
-                names = _all_names(stored, gathered.names)
-                sizes = clusters.size if settings.cluster_ids else None
-                write_named(replay.raw_records(), clusters, names, sizes, sinks)
-            else:
-                replay.copy(clusters.is_kept, kept)
+            names = _all_names(stored, gathered.names) if needs_ids else None
+            sizes = clusters.size if settings.cluster_ids else None
+            write_decided(replay, clusters, names, sizes, sinks)
             _check_left(clusters, inputs, ", ".join(indexes))
             # All or none: neither output is published before both are written out.
             for sink in sinks:
@@ -186,7 +189,7 @@ def dedup(
     counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
     hashes = np.concatenate([*(index.hashes for index in stored), gathered.hashes])
-    recorder.drops = drop_log(clusters, hashes)
+    recorder.drops = drop_log(clusters, gathered.hashes, hashes[clusters.root])
     for sink in sinks:
         recorder.wrote(sink)
     recorder.write_beside(*destinations)

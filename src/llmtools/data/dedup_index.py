@@ -22,6 +22,7 @@ from llmtools.data.duplicates import Signatures
 from llmtools.data.minhash import MinHashSettings
 from llmtools.errors import InputError, UsageError
 from llmtools.formats import tensor_header
+from llmtools.formats.replay import Reading
 from llmtools.formats.tokens import check_offsets, typed_view
 
 NEAR, EXACT, DOCUMENTS = "near.safetensors", "exact.safetensors", "documents.safetensors"
@@ -64,6 +65,7 @@ class Stored:
     """What documents.safetensors holds of D documents.
 
     hashes: (D,) uint64, document_hash of the ids. values: (D,) float64 of the keep rule, or None.
+    reading: how the documents were read, where they are to be read again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,6 +95,13 @@ class Stored:
         self.values = tensor("values", "F64") if "values" in header.tensors else None
         if self.values is not None and self.values.size != self.num_documents:
             raise InputError(f"{file}: {self.values.size} values, {self.num_documents} documents")
+        self.reading: Reading | None = None
+        if "dropped" in header.tensors:
+            self.reading = Reading(
+                num_documents=self.num_documents,
+                dropped=tensor("dropped", "I64"),
+                digests=tuple(header.metadata.get("digests", "").split()),
+            )
 
     def attach(self, signatures: Signatures, base: int) -> None:
         """Count these documents, numbered from `base`, among those of `signatures`."""
@@ -128,6 +137,7 @@ def write_stored(
     names: Names,
     hashes: npt.NDArray[np.uint64],
     values: npt.NDArray[np.float64] | None = None,
+    reading: Reading | None = None,
 ) -> None:
     """Write the signatures of the documents that were added, in a directory that exists."""
     for name, bands in ((NEAR, signatures.near), (EXACT, signatures.exact)):
@@ -140,5 +150,8 @@ def write_stored(
         "format": FORMAT,
         "settings": orjson.dumps(asdict(signatures.settings)).decode(),
     }
+    if reading is not None:
+        arrays["dropped"] = reading.dropped
+        metadata["digests"] = " ".join(reading.digests)
     with open(folder / DOCUMENTS, "wb") as file:
         file.writelines(tensor_header.dump(arrays, metadata))

@@ -21,34 +21,28 @@ from typing import Any
 import numpy as np
 import orjson
 
-from llmtools import terminal
-from llmtools.data import cluster
+from llmtools.data import cluster, dedup_units
 from llmtools.data.bands import END
-from llmtools.data.batch import batches
-from llmtools.data.dedup import DedupSettings, Gathered
-from llmtools.data.dedup_index import Names, Stored, write_stored
-from llmtools.data.dedup_output import drop_log, write_named
+from llmtools.data.dedup import DedupSettings
+from llmtools.data.dedup_index import Names, Stored
+from llmtools.data.dedup_output import drop_log, write_decided
+from llmtools.data.dedup_units import FORMAT, read_arrays, write_arrays
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.errors import InputError, UsageError
-from llmtools.formats import tensor_header
-from llmtools.formats.document import read_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder, read_manifest
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
 from llmtools.formats.stream import (
     STDIO,
-    atomic_directory,
     claim_outputs,
     open_output,
     write_file,
 )
-from llmtools.formats.tokens import typed_view
 from llmtools.shards.place import Place
 
 PLAN = "dedup.json"
 CLUSTERS = "clusters.safetensors"
-FORMAT = "llmtools/dedup@1"
 
 
 class Work:
@@ -142,35 +136,10 @@ def _shares(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list
 
 def sign(work: Work, on_error: OnError = "fail") -> dict[str, Any]:
     """Write the keys of this shard's documents; returns the counts."""
-    settings = work.settings
     target = work.path("sign")
     if target.exists():
         return {"documents": Stored(target).num_documents, "done_before": True}
-    recorder = Recorder("dedup", {"phase": "sign", **settings.decisive()})
-    gathered = Gathered(settings, needs_ids=True)
-    skips = Skips(on_error)
-    with (
-        atomic_directory(str(target)) as folder,
-        Signatures(settings.minhash, settings.memory) as signatures,
-        terminal.progress("sign", unit="doc") as bar,
-    ):
-        documents = read_documents(
-            work.inputs,
-            text_key=settings.text_key,
-            id_key=settings.id_key,
-            on_read=recorder.read,
-            skips=skips,
-        )
-        for batch in batches(gathered.watch(documents)):
-            signatures.add(batch)
-            bar.update(len(batch.documents))
-        assert gathered.names is not None
-        write_stored(folder, signatures, gathered.names, gathered.hashes, gathered.values)
-        counts = {"documents": signatures.num_documents, "documents_skipped": skips.count}
-        recorder.count(**counts)
-        recorder.wrote_tree(folder)
-        recorder.write_beside(folder)
-    return counts
+    return dedup_units.sign(work.inputs, str(target), work.settings, on_error=on_error)
 
 
 def match(work: Work) -> dict[str, Any]:
@@ -191,7 +160,7 @@ def match(work: Work) -> dict[str, Any]:
                 for documents, keys in bands.chunks(band, low, high):
                     pairs.append(cluster.equal_pairs(documents, keys))
             found[name] = np.unique(np.concatenate(pairs), axis=0)
-    _write(target, found)
+    write_arrays(target, found)
     return {f"pairs_{name}": len(pairs) for name, pairs in found.items()}
 
 
@@ -201,7 +170,7 @@ def link(work: Work) -> dict[str, Any]:
     parents = cluster.singletons(sum(one.num_documents for one in stored))
     if not parents.size:
         raise NothingLeft(f"{work.folder}: no documents in the input")
-    matched = [_read(path, ("exact", "near"), "I64", 2) for path in work.all_of("match")]
+    matched = [read_arrays(path, ("exact", "near"), "I64", 2)[1] for path in work.all_of("match")]
     for pairs in matched:
         _link(parents, pairs["exact"], work.folder)
     same_text = cluster.roots(parents)
@@ -216,7 +185,7 @@ def link(work: Work) -> dict[str, Any]:
         "is_exact": found.is_exact.astype(np.int64),
         "size": found.size,
     }
-    _write(work.folder / CLUSTERS, arrays)
+    write_arrays(work.folder / CLUSTERS, arrays)
     return found.counts()
 
 
@@ -245,7 +214,7 @@ def apply(
         names.extend(one.ids, one.id_offsets)
     if not (work.folder / CLUSTERS).exists():
         raise InputError(f"{work.folder}: phase cluster is not done")
-    arrays = _read(work.folder / CLUSTERS, ("root", "is_exact", "size"), "I64", 1)
+    _, arrays = read_arrays(work.folder / CLUSTERS, ("root", "is_exact", "size"), "I64", 1)
     own = {name: array[base : base + count] for name, array in arrays.items()}
     clusters = Clusters(own["root"], own["is_exact"].astype(np.bool_), base)
     destinations = [output] if rejects is None else [output, rejects]
@@ -263,16 +232,13 @@ def apply(
             raise InputError(f"{', '.join(work.inputs)}: changed since the phase sign")
         kept = stack.enter_context(open_output(output, force=force))
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
-        if needs_names:
-            sizes = own["size"] if settings.cluster_ids else None
-            write_named(replay.raw_records(), clusters, names, sizes, sinks)
-        else:
-            replay.copy(clusters.is_kept, kept)
+        sizes = own["size"] if settings.cluster_ids else None
+        write_decided(replay, clusters, names if needs_names else None, sizes, sinks)
         for sink in sinks:
             sink.flush()
     counts = clusters.counts() | {"documents_skipped": skips.count}
     recorder.count(**counts)
-    recorder.drops = drop_log(clusters, hashes)
+    recorder.drops = drop_log(clusters, hashes[base : base + count], hashes[own["root"]])
     for sink in sinks:
         recorder.wrote(sink)
     recorder.write_beside(*destinations)
@@ -281,22 +247,3 @@ def apply(
 
 def _digests(entries: Sequence[dict[str, Any]]) -> list[str]:
     return [entry["digest"] for entry in entries]
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open_output(str(path), force=True, compress=False) as out:
-        for piece in tensor_header.dump(arrays, {"format": FORMAT}):
-            out.write(piece)
-
-
-def _read(path: Path, names: Sequence[str], dtype: str, num_dims: int) -> dict[str, np.ndarray]:
-    """Tensors of one file; raises InputError where they are not all there."""
-    with open(path, "rb") as file:
-        header = tensor_header.read_header(file, str(path))
-        if header is None or header.metadata.get("format") != FORMAT:
-            raise InputError(f"{path}: not written by a phase of dedup")
-        data = tensor_header.read_exactly(file, header.data_bytes, str(path))
-    found = {name: typed_view(header, data, name, (dtype,), num_dims, str(path)) for name in names}
-    if num_dims == 2 and any(array.shape[1] != 2 for array in found.values()):
-        raise InputError(f"{path}: not pairs")
-    return found

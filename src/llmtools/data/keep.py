@@ -6,6 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.document import Document
 
@@ -44,6 +47,10 @@ class Keep:
         value = self._value(document)
         self._found = self._found or value != NOTHING
         return value
+
+    def saw(self, values: npt.NDArray[np.float64]) -> None:
+        """Values that another process took."""
+        self._found = self._found or bool((values != NOTHING).any())
 
     def check(self, source: str) -> None:
         """Raises InputError where no document had a value."""

@@ -94,7 +94,7 @@ def dedup_inside(
     recorder.drops = DropLog()
     adds = settings.annotate or rejects is not None
     skips = Skips(on_error, adds_metadata=adds)
-    keys = {"text_key": settings.text_key, "id_key": settings.id_key}
+    text_key, id_key = settings.text_key, settings.id_key
     with (
         open_rejects(rejects, force=force, zstd_level=zstd_level) as skips.sink,
         open_output(output, force=force, zstd_level=zstd_level) as kept,
@@ -102,10 +102,14 @@ def dedup_inside(
         writer = _Writer(kept, skips.sink, settings, recorder.drops)
         with ExitStack() as stack, terminal.progress("dedup", unit="doc") as bar:
             if finder.reads_twice:
-                replay = stack.enter_context(Replay(inputs, skips=skips, **keys))
+                replay = stack.enter_context(
+                    Replay(inputs, text_key=text_key, id_key=id_key, skips=skips)
+                )
                 documents = _learned(replay, finder, recorder, settings.text_key)
             else:
-                documents = read_documents(inputs, on_read=recorder.read, skips=skips, **keys)
+                documents = read_documents(
+                    inputs, text_key=text_key, id_key=id_key, on_read=recorder.read, skips=skips
+                )
             for group in _groups(documents):
                 writer.write(group, finder.spans([document.text for document in group]))
                 bar.update(len(group))

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, BinaryIO, cast
 
@@ -23,13 +24,26 @@ from llmtools.formats.document import (
 from llmtools.formats.skips import Skips
 from llmtools.formats.stream import READ_BYTES, InputStream, OutputStream, output_faults
 
+OnRead = Callable[[InputStream], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a first reading found: documents, which of all records were dropped, and the digest of
+    each input."""
+
+    num_documents: int
+    dropped: npt.NDArray[np.int64]
+    digests: tuple[str, ...]
+
 
 class Replay:
     """The documents of some inputs, parsed and checked, and then their raw bytes once more.
 
     Where every input is a regular file, it is opened again and must not have changed. Otherwise
     the records go to an unnamed file in the temporary folder, uncompressed: zstd at level 1 takes
-    three times the CPU time of writing and reading them plain.
+    three times the CPU time of writing and reading them plain. spools: False where stdin will be
+    there again. reading: the first one, where another process did it.
     """
 
     def __init__(
@@ -39,6 +53,8 @@ class Replay:
         text_key: str = "text",
         id_key: str = "id",
         skips: Skips | None = None,
+        spools: bool = True,
+        reading: Reading | None = None,
     ) -> None:
         self._inputs = list(inputs)
         self._text_key, self._id_key = text_key, id_key
@@ -47,8 +63,13 @@ class Replay:
         self._dropped: set[int] = set()
         self._digests: list[str] = []
         self._num_documents = 0
+        if reading is not None:
+            self._dropped.update(reading.dropped.tolist())
+            self._digests += reading.digests
+            self._num_documents = reading.num_documents
         self._spool: IO[bytes] | None = None
-        if not all(os.path.isfile(name) for name in self._inputs):
+        needs_spool = spools and reading is None
+        if needs_spool and not all(os.path.isfile(name) for name in self._inputs):
             self._spool = tempfile.TemporaryFile(prefix="llmtools-", buffering=READ_BYTES)
 
     def __enter__(self) -> Replay:
@@ -63,7 +84,7 @@ class Replay:
         if self._spool is not None:
             self._spool.close()
 
-    def documents(self, on_read: Callable[[InputStream], None]) -> Iterator[Document]:
+    def documents(self, on_read: OnRead) -> Iterator[Document]:
         """First reading; `on_read` is called with each input after its last record."""
 
         def finish(stream: InputStream) -> None:
@@ -91,8 +112,17 @@ class Replay:
         start = self._num_documents + known
         self._dropped.update(range(start, start + self._skips.count - known))
 
-    def raw_records(self) -> Iterator[bytes]:
-        """Second reading: the bytes of each document, in the same order.
+    @property
+    def reading(self) -> Reading:
+        """The first reading, once it is over."""
+        return Reading(
+            num_documents=self._num_documents,
+            dropped=np.array(sorted(self._dropped), np.int64),
+            digests=tuple(self._digests),
+        )
+
+    def raw_records(self, on_read: OnRead | None = None) -> Iterator[bytes]:
+        """Second reading: the bytes of each document, in the same order; `on_read` as in the first.
 
         Raises InputError when a file is no longer what it was.
         """
@@ -102,14 +132,19 @@ class Replay:
             yield from (line[:-1] for line in self._spool)
             return
         total = self._num_documents + len(self._dropped)
-        for number, raw in enumerate(read_raw_records(self._inputs, on_read=self._same())):
+        for number, raw in enumerate(read_raw_records(self._inputs, self._same(on_read))):
             if number in self._dropped:
                 continue
             if number == total:
                 raise self._grown()
             yield raw
 
-    def copy(self, is_wanted: npt.NDArray[np.bool_], sink: OutputStream) -> None:
+    def copy(
+        self,
+        is_wanted: npt.NDArray[np.bool_],
+        sink: OutputStream,
+        on_read: OnRead | None = None,
+    ) -> None:
         """Second reading: write the bytes of the wanted documents, (D,) in the same order.
 
         Raises InputError when a file is no longer what it was.
@@ -123,16 +158,18 @@ class Replay:
         is_document = np.ones(wanted.size, np.bool_)
         is_document[list(self._dropped)] = False
         wanted[is_document] = is_wanted
-        if copy_records(self._inputs, wanted, sink, self._same()) > wanted.size:
+        if copy_records(self._inputs, wanted, sink, self._same(on_read)) > wanted.size:
             raise self._grown()
 
-    def _same(self) -> Callable[[InputStream], None]:
+    def _same(self, on_read: OnRead | None) -> OnRead:
         """A check of each input, once it is read again, that it is what it was."""
         digests = iter(self._digests)
 
         def check(stream: InputStream) -> None:
             if stream.digest != next(digests):
                 raise InputError(f"{stream.stream_name}: changed while it was being read")
+            if on_read is not None:
+                on_read(stream)
 
         return check
 

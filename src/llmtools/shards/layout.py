@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from llmtools.formats.claim import remove
 from llmtools.formats.stream import write_file
-from llmtools.shards.pipeline import KINDS, Phase, Pipeline, phases
+from llmtools.shards.pipeline import APPLY, KINDS, LINK, SIGN, Phase, Pipeline, phases
 from llmtools.shards.split import Share, scan, shares
 from llmtools.shards.unit import Outcome, Part, Piece, Unit, unit_from
 
@@ -53,15 +53,28 @@ class Layout:
         """The units of a phase as they were written."""
         return [unit_from(item) for item in json.loads(self.list_of(number).read_bytes())]
 
-    def write(self, number: int, before: Sequence[Outcome]) -> None:
-        """Find the units of a phase and keep them; `before` is what the phase before gave."""
+    def last_reader(self, number: int) -> int:
+        """The last phase that reads what a phase wrote."""
+        after = self.phases[number + 1] if number + 1 < len(self.phases) else None
+        is_divided = after is not None and after.stages[0].part == SIGN
+        return number + (3 if is_divided else 1)
+
+    def write(self, number: int, done: Callable[[int], Sequence[Outcome]]) -> None:
+        """Find the units of a phase and keep them; `done`: what a phase before gave."""
         phase = self.phases[number]
         place = self.place_of(number)
         place.mkdir(exist_ok=True)
-        if number == 0:
+        part = phase.stages[0].part
+        if part == LINK:
+            signed = [outcome.output.path for outcome in done(number - 1) if outcome.output]
+            units = [self._unit(number, phase, 0, beside=tuple(signed))]
+        elif part == APPLY:
+            units = self._again(number, phase, done(number - 1)[0])
+        elif number == 0:
             found = self._source.shares(place, is_whole=phase.is_barrier)
             units = [self._first(phase, index, share) for index, share in enumerate(found)]
         else:
+            before = done(number - 1)
             parts = [outcome.output for outcome in before if outcome.output is not None]
             units = self._following(number, phase, parts)
         data = json.dumps([asdict(unit) for unit in units], ensure_ascii=False)
@@ -73,17 +86,33 @@ class Layout:
             if ".rejects-" not in path.name:
                 remove(path)
 
+    def _unit(self, number: int, phase: Phase, index: int, **facts: Any) -> Unit:
+        return Unit(phase=number, index=index, **self._places(number, phase, index), **facts)
+
+    def _again(self, number: int, phase: Phase, linked: Outcome) -> list[Unit]:
+        """The units that signed, each with its file of what was decided."""
+        assert linked.output is not None
+        return [
+            replace(
+                unit,
+                phase=number,
+                beside=(f"{linked.output.path}/{unit.index:05d}.safetensors",),
+                **self._places(number, phase, unit.index),
+            )
+            for unit in self.read(number - 2)
+        ]
+
     def _first(self, phase: Phase, index: int, share: Share) -> Unit:
-        return Unit(
-            phase=0,
-            index=index,
+        return self._unit(
+            0,
+            phase,
+            index,
             files=share.files,
             files_from=share.files_from,
             pieces=() if share.piece is None else (share.piece,),
             parents=() if share.parent is None else (share.parent,),
             source="<stdin>" if share.piece is None else share.piece.path,
             first_line=share.first_line,
-            **self._places(0, phase, index),
         )
 
     def _following(self, number: int, phase: Phase, parts: list[Part]) -> list[Unit]:
@@ -100,14 +129,7 @@ class Layout:
                 cuts.append(((piece,), (part,), line))
                 line += part.num_lines
         return [
-            Unit(
-                phase=number,
-                index=index,
-                pieces=pieces,
-                parents=parents,
-                first_line=line,
-                **self._places(number, phase, index),
-            )
+            self._unit(number, phase, index, pieces=pieces, parents=parents, first_line=line)
             for index, (pieces, parents, line) in enumerate(cuts)
         ]
 
@@ -118,7 +140,9 @@ class Layout:
         for at, stage in enumerate(phase.stages):
             is_frames = KINDS[stage.name].writes == "token frames"
             step = "" if at == len(phase.stages) - 1 else f".{at}"
-            outputs.append(f"{base}/{index:05d}{step}{'.safetensors' if is_frames else '.jsonl'}")
+            is_folder = stage.part in (SIGN, LINK)
+            suffix = ".safetensors" if is_frames else ".parts" if is_folder else ".jsonl"
+            outputs.append(f"{base}/{index:05d}{step}{suffix}")
             asked = self._pipeline.rejects[phase.first + at] is not None
             rejects.append(f"{base}/{index:05d}.rejects-{at}.jsonl" if asked else None)
         if phase.is_barrier and number == len(self.phases) - 1:

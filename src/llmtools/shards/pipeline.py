@@ -7,7 +7,7 @@ and other operators are refused. Globs are left to the commands, which all expan
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from llmtools.errors import UsageError, did_you_mean
@@ -20,7 +20,8 @@ _OPERATORS = "|&;<>()"
 class Kind:
     """What a command reads and writes as a stage.
 
-    is_barrier: it needs its whole input before its output is right, so it is one unit.
+    is_barrier: it needs its whole input before its output is right, so it is one unit, unless it is
+    divided: see `parts_of`.
     """
 
     reads: frozenset[str]
@@ -181,6 +182,20 @@ class Phase:
         return " | ".join(stage.title for stage in self.stages)
 
 
+# The parts of a divided stage, each a phase of its own: units over its input, one unit that sees
+# what all of those found, and units over the input again.
+SIGN, LINK, APPLY = "sign", "link", "apply"
+# Flags of dedup that need all of its input in one process.
+_UNDIVIDED = ("verify_jaccard", "index", "create_index")
+
+
+def parts_of(stage: Stage) -> tuple[str, ...]:
+    """The parts of a stage that is divided over units, () for one that is not."""
+    if stage.name != "dedup" or stage.values.get("method") != "minhash":
+        return ()
+    return () if any(map(stage.values.get, _UNDIVIDED)) else (SIGN, LINK, APPLY)
+
+
 def phases(stages: Sequence[Stage]) -> list[Phase]:
     """Which stages run in one unit.
 
@@ -192,6 +207,13 @@ def phases(stages: Sequence[Stage]) -> list[Phase]:
     for number, stage in enumerate(stages):
         is_barrier = KINDS[stage.name].is_barrier
         before = found[-1] if found else None
+        parts = parts_of(stage)
+        if parts:
+            found += [
+                Phase(stages=(replace(stage, part=part),), first=number, is_barrier=part == LINK)
+                for part in parts
+            ]
+            continue
         if (
             before is not None
             and not is_barrier

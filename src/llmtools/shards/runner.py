@@ -34,7 +34,7 @@ from llmtools.shards.ledger import LEDGER, LEDGERS, PLAN, Ledger, check_plan, re
 from llmtools.shards.pipeline import KINDS, Phase, Pipeline
 from llmtools.shards.place import Place
 from llmtools.shards.queue import Queue
-from llmtools.shards.unit import Outcome, Unit, add_counts
+from llmtools.shards.unit import Outcome, Part, Unit, add_counts
 
 # Between two looks at what other processes have done.
 PAUSES_S = (0.05, 1.0)
@@ -251,15 +251,17 @@ class _Run:
     def _work(self, start: float) -> dict[str, Any]:
         """All phases, then the joining; returns the report."""
         self._check_outputs()
-        done: list[Outcome] = []
         lists: list[list[Unit]] = []
+
+        def done(number: int) -> list[Outcome]:
+            return [self.ledger.done[unit.key] for unit in lists[number]]
+
         with self.job.open_pool() as pool:
             for number, phase in enumerate(self.layout.phases):
-                path, before = self.layout.list_of(number), done
                 self._once(
                     LIST.format(number),
-                    path.exists,
-                    lambda n=number, b=before: self.layout.write(n, b),  # type: ignore[misc]
+                    self.layout.list_of(number).exists,
+                    lambda n=number: self.layout.write(n, done),  # type: ignore[misc]
                 )
                 units = self.layout.read(number)
                 lists.append(units)
@@ -271,10 +273,10 @@ class _Run:
                     self._run_units(pool, phase, units, todo)
                 if self._is_finished():
                     break
-                done = [self.ledger.done[unit.key] for unit in units]
-                _check_left(phase, done)
-                if number:
-                    self.layout.remove_parts(number - 1)
+                _check_left(phase, done(number))
+                for read in range(number):
+                    if self.layout.last_reader(read) == number:
+                        self.layout.remove_parts(read)
         self._once("publish", self._is_finished, lambda: self._publish(lists, start))
         assert self.ledger.finished is not None
         found: dict[str, Any] = self.ledger.finished["report"]
@@ -349,10 +351,11 @@ class _Run:
         return [unit for unit in units if unit.key not in self.ledger.done]
 
     def _is_over(self, number: int) -> bool:
-        """Whether nobody needs the parts of a phase any more: the next one is done."""
-        if number + 1 >= len(self.layout.phases) or not self.layout.list_of(number + 1).exists():
+        """Whether nobody needs the parts of a phase any more: those who read them are done."""
+        reader = self.layout.last_reader(number)
+        if reader >= len(self.layout.phases) or not self.layout.list_of(reader).exists():
             return False
-        return all(unit.key in self.ledger.done for unit in self.layout.read(number + 1))
+        return all(unit.key in self.ledger.done for unit in self.layout.read(reader))
 
     def _rehearse(self, pool: Pool) -> None:
         """Every stage on an empty input, so that a mistake in the last one is known at once."""
@@ -388,13 +391,18 @@ class _Run:
             is_frames = KINDS[self.pipeline.stages[-1].name].writes == "token frames"
             parts = [part for part in found if part is not None]
             join(parts, self.pipeline.output, titles, is_frames=is_frames)
+        rejected: dict[str, list[Part]] = {}
         for phase, units in zip(self.layout.phases, lists, strict=True):
             for at in range(len(phase.stages)):
                 place = self.pipeline.rejects[phase.first + at]
                 if place is not None:
                     dropped = [done[unit.key].rejects for unit in units]
-                    found = [item[at] for item in dropped if len(item) > at]
-                    join([part for part in found if part is not None], place, titles)
+                    written = (item[at] for item in dropped if len(item) > at)
+                    # A stage in several phases has one file.
+                    own = rejected.setdefault(place, [])
+                    own += [part for part in written if part is not None]
+        for place, parts in rejected.items():
+            join(parts, place, titles)
 
     def _report(self, lists: list[list[Unit]]) -> dict[str, Any]:
         counts: list[dict[str, Any]] = [{} for _ in self.pipeline.stages]

@@ -17,17 +17,19 @@ from typing import Any
 class Stage:
     """One command with every setting resolved.
 
-    name: the command; verb: the second word of a two-word one. values: the command's own
-    parameters, without those that say what it reads and writes.
+    name: the command; verb: the second word of a two-word one. part: which of the parts of a
+    command that is divided over units; '' for the whole. values: the command's own parameters,
+    without those that say what it reads and writes.
     """
 
     name: str
     verb: str | None = None
+    part: str = ""
     values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
-        return self.name if self.verb is None else f"{self.name} {self.verb}"
+        return " ".join(filter(None, (self.name, self.verb, self.part)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,8 @@ class Unit:
     The first stage reads `files` by name, or `pieces`, one after another, as if they came from
     `source` with `first_line` as the number of their first line. outputs: where each stage writes.
     rejects: for each stage a place for what it drops, None where that is not asked for. parents:
-    the files that the pieces are of, for the manifest. files_from: extract's list of files.
+    the files that the pieces are of, for the manifest. files_from: extract's list of files. beside:
+    what other units wrote that this one needs too.
     attempt: which of the times that it is begun this is; see `attempt_of`.
     """
 
@@ -71,6 +74,7 @@ class Unit:
     source: str = "<stdin>"
     first_line: int = 1
     parents: tuple[Part, ...] = ()
+    beside: tuple[str, ...] = ()
     force: bool = True
     attempt: str = ""
 
@@ -143,7 +147,7 @@ class Pieces(io.RawIOBase):
 
 def unit_from(value: dict[str, Any]) -> Unit:
     """A unit that was written as JSON."""
-    fields = value | {key: tuple(value[key]) for key in ("outputs", "rejects", "files")}
+    fields = value | {key: tuple(value[key]) for key in ("outputs", "rejects", "files", "beside")}
     fields["stages"] = tuple(Stage(**item) for item in value["stages"])
     fields["pieces"] = tuple(Piece(**item) for item in value["pieces"])
     fields["parents"] = tuple(Part(**item) for item in value["parents"])
