@@ -14,7 +14,7 @@ for the registered one and for the host alone; and lists of millions are kept as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,13 @@ class URLRule(Rule):
         self._words = _normalised(paths["url_words"])
         self._soft = _normalised(paths["url_soft_words"])
         self._subwords = _normalised(paths["url_subwords"])
-        lists = (self._domains, self._urls, self._words, self._soft, self._subwords)
+        lists: tuple[Sized, ...] = (
+            self._domains,
+            self._urls,
+            self._words,
+            self._soft,
+            self._subwords,
+        )
         for (key, path), entries in zip(paths.items(), lists, strict=True):
             if path is not None:
                 if not len(entries):
