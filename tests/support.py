@@ -99,7 +99,7 @@ def fetch_package(requirement: str, sha256: str, *, sdist_folder: str | None = N
 
 def fetch_npm(package: str, version: str, sha256: str) -> Path:
     """Download one npm package by version and hash, unpacked in the cache; skips when offline."""
-    target = cache_dir() / f"npm-{package}-{version}-{sha256[:12]}"
+    target = cache_dir() / f"npm-{package.replace('/', '-')}-{version}-{sha256[:12]}"
     if target.is_dir():
         return target / "package"
     download = cache_dir() / f".npm-{os.getpid()}"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from llmtools.errors import InputError
 from llmtools.formats.gguf import GGUFFile, is_gguf
 from llmtools.formats.hub import fetch, is_hub_name
@@ -100,7 +102,7 @@ def _from_text(
 def _special_tokens(text: str, where: str) -> dict[str, int]:
     """The special tokens of a tokenizer.json and their ids."""
     try:
-        added = json.loads(text).get("added_tokens", [])
+        added = orjson.loads(text).get("added_tokens", [])
         return {str(token["content"]): int(token["id"]) for token in added if token["special"]}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise InputError(f"{where}: not a tokenizer.json: {fault!r}") from fault

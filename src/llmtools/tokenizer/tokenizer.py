@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from llmtools import terminal
 from llmtools.errors import InputError
 from llmtools.formats.stream import write_file
 from llmtools.tokenizer.chat import NO_EXTRAS, ChatExtras, ChatTemplate, Message
+from llmtools.tokenizer.facts import Facts, digest_of, recall, remember
+from llmtools.tokenizer.fast import WORTH_CHARS, Disagreement, FastEncoder, check
 from llmtools.tokenizer.identity import tokenizer_identity
 from llmtools.tokenizer.pieces import PIECE_CHARS, can_be_cut, cut
 from llmtools.tokenizer.shield import encode_rendered, shield
@@ -84,20 +87,45 @@ class Tokenizer:
         self.where = where
         self._roles = roles
         self._plain = parse_tokenizer(text, where)
+        # Whether another encoder can be used, by parse_special, once that is known.
+        self._fast: dict[bool, FastEncoder | None] = {}
+        self._num_chars = 0
         self._plain.encode_special_tokens = True
-        self._vocabulary: dict[str, int] = self._plain.get_vocab(with_added_tokens=True)
-        if not self._vocabulary:
+        if not self._plain.get_vocab_size(with_added_tokens=True):
             raise InputError(f"{where}: the vocabulary is empty")
-        self.vocab_size = max(self._vocabulary.values()) + 1
+        self._digest = digest_of(text)
+        self._text = text
         self.bos_id = self._role_id("bos", roles.bos)
         self.eos_id = self._role_id("eos", roles.eos)
 
     def _role_id(self, role: str, token: str | None) -> int | None:
         if token is None:
             return None
-        if token not in self._vocabulary:
+        id: int | None = self._plain.token_to_id(token)
+        if id is None:
             raise InputError(f"{self.where}: the {role} token {token!r} is not in the vocabulary")
-        return self._vocabulary[token]
+        return id
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        found: dict[str, int] = self._plain.get_vocab(with_added_tokens=True)
+        return found
+
+    @cached_property
+    def _facts(self) -> Facts:
+        found = recall(self._digest)
+        if found is None:
+            found = Facts(
+                identity=tokenizer_identity(json.loads(self.to_json())),
+                vocab_size=max(self._vocabulary.values()) + 1,
+            )
+            remember(self._digest, found)
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return self._facts.vocab_size
 
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
@@ -134,10 +162,40 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], *, parse_special: bool = False
     ) -> list[np.ndarray]:
-        """Token ids of many texts, each uint32 [T], nothing added; uses all cores.
+        """Token ids of many texts, each uint32 [T], nothing added.
 
-        A long text is encoded piece by piece, so that memory does not grow with it.
+        By the reference, on all cores, for the first texts; past WORTH_CHARS by a faster encoder
+        where one agrees (fast.py). A long text is encoded piece by piece, so that memory does not
+        grow with it.
         """
+        fast = self._faster(texts, parse_special)
+        if fast is None:
+            return self._encode_by_reference(texts, parse_special)
+        return [
+            np.concatenate([fast.encode(piece) for piece in self.pieces(text)])
+            if len(text) > PIECE_CHARS
+            else fast.encode(text)
+            for text in texts
+        ]
+
+    def _faster(self, texts: Sequence[str], parse_special: bool) -> FastEncoder | None:
+        """The fast encoder once it pays and where it agrees."""
+        if parse_special in self._fast:
+            return self._fast[parse_special]
+        self._num_chars += sum(map(len, texts))
+        if self._num_chars < WORTH_CHARS:
+            return None
+        found: FastEncoder | None = None
+        try:
+            found = FastEncoder(self._text, parse_special=parse_special)
+            check(found.encode, lambda some: self._encode_by_reference(some, parse_special), texts)
+        except Disagreement as fault:
+            found = None
+            terminal.note(f"{self.where}: encoding with tokenizers, not gigatoken: {fault}")
+        self._fast[parse_special] = found
+        return found
+
+    def _encode_by_reference(self, texts: Sequence[str], parse_special: bool) -> list[np.ndarray]:
         backend = self._parsing if parse_special else self._plain
         if all(len(text) <= PIECE_CHARS for text in texts):
             encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -167,7 +225,8 @@ class Tokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token in its stored form, None where there is none."""
-        return self._vocabulary.get(token)
+        id: int | None = self._plain.token_to_id(token)
+        return id
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -197,10 +256,10 @@ class Tokenizer:
         template = self.chat_template or ""
         return [t for t in self.special_tokens if t in TURN_ENDS and t in template]
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Hash (hex) of the content that decides ids; see identity.py."""
-        return tokenizer_identity(json.loads(self.to_json()))
+        return self._facts.identity
 
     def to_json(self) -> str:
         """The text of a tokenizer.json."""
