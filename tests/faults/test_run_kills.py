@@ -35,6 +35,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill(process: subprocess.Popen[bytes], *, is_whole: bool) -> None:
     """The process alone, whose workers find out, or with all that it started."""
+    if process.poll() is not None:
+        # It came to its end by itself, and its group is gone with it.
+        return
     os.killpg(process.pid, signal.SIGKILL) if is_whole else process.kill()
 
 
