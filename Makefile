@@ -41,6 +41,7 @@ bench: $(READY)
 	$(if $(BENCH_DATA),$(foreach one,rules language ngram_lm minhash exact,$(BIN)/python benchmarks/data/$(one).py --data $(BENCH_DATA) &&) true)
 	$(BIN)/python benchmarks/data/banding.py
 	$(BIN)/python benchmarks/tokens/pack.py
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/tokens/encode.py --data $(BENCH_DATA))
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/tokens/train.py --data $(BENCH_DATA))
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/lineage.py --data $(BENCH_DATA))
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/eval.py --data $(BENCH_DATA))
