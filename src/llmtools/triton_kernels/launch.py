@@ -1,0 +1,33 @@
+"""What every launcher shares: block sizes of a kernel, and what a target can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Block sizes by the kernel's own names, warps, and stages of the software pipeline."""
+
+    blocks: dict[str, int]
+    num_warps: int = 4
+    num_stages: int = 2
+
+    def keywords(self) -> dict[str, Any]:
+        """As keyword arguments of a launch."""
+        return self.blocks | {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def power_of_two(size: int, least: int = 16) -> int:
+    """The block that holds `size` elements; `least` is the smallest that tl.dot takes."""
+    return max(least, triton.next_power_of_2(size))
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How tl.dot multiplies fp32: exactly, not in TF32, whose 10 bits of mantissa tests would miss."""
+    return "ieee" if dtype == torch.float32 else "tf32"
+
