@@ -135,7 +135,9 @@ def recorded(call: Callable[[], object]) -> list[Launch]:
     return found
 
 
-def _specialized(kernel: JITFunction[Any], bound: dict[str, Any], options: dict[str, int]) -> Launch:
+def _specialized(
+    kernel: JITFunction[Any], bound: dict[str, Any], options: dict[str, int]
+) -> Launch:
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}

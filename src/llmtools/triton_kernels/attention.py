@@ -31,7 +31,9 @@ def _tanh(x):
 
 
 @triton.jit
-def _scores(product, rows, cols, slope, scale, softcap, SOFTCAP: tl.constexpr, SLOPES: tl.constexpr):
+def _scores(
+    product, rows, cols, slope, scale, softcap, SOFTCAP: tl.constexpr, SLOPES: tl.constexpr
+):
     """Base-2 scores of queries at key positions `rows`, and the tanh that capped them."""
     if SOFTCAP:
         capped = _tanh(product * (scale / softcap))
@@ -150,8 +152,9 @@ def forward_kernel(
         total = total * shrink + tl.math.exp2(sink - new_top)
         acc, top = acc * shrink[:, None], new_top
     has_keys = total > 0
-    out = acc / tl.where(has_keys, total, 1.0)[:, None]
-    lse = tl.where(has_keys, (top + tl.math.log2(total)) * LN2, float("-inf"))
+    safe = tl.where(has_keys, total, 1.0)
+    lse = tl.where(has_keys, (top + tl.math.log2(safe)) * LN2, float("-inf"))
+    out = acc / safe[:, None]
     o_at = OUT + q_start.to(tl.int64) * o_token + head * o_head
     tl.store(
         o_at + at[:, None] * o_token + dims[None, :], out.to(OUT.dtype.element_ty), mask=is_query
@@ -176,9 +179,7 @@ def delta_kernel(
     grad = tl.load(
         GRAD + rows * g_token + head * g_head + dims[None, :], mask=is_there, other=0.0
     ).to(tl.float32)
-    tl.store(
-        DELTA + head.to(tl.int64) * delta_head + at, tl.sum(out * grad, 1), mask=at < num_rows
-    )
+    tl.store(DELTA + head.to(tl.int64) * delta_head + at, tl.sum(out * grad, 1), mask=at < num_rows)
 
 
 @triton.jit

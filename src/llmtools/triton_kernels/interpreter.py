@@ -2,7 +2,7 @@
 
 The interpreter keeps bf16 in 16-bit integers and computes with those integers: sums and products
 are garbage, and casts truncate where hardware rounds to nearest even. `install` makes it compute in
-fp32 and round with torch's own casts. It wraps private classes of triton, so it checks itself.
+fp32 and round with torch's own casts. It wraps private classes of triton.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _DTYPES = {
 _STORED = {1: torch.uint8, 2: torch.int16}
 _FLOAT_OPS = tuple(
     f"create_{name}"
-    for name in (
-        "f min max clampf precise exp log sqrt rsqrt sin cos erf floor ceil fma sqrt rsqrt".split()
-    )
+    for name in ("f min max clampf precise exp log sqrt rsqrt sin cos erf floor ceil".split())
 )
 
 
@@ -38,13 +36,15 @@ def _scalar(dtype: Any) -> Any:
 def _widen(data: np.ndarray, dtype: Any) -> np.ndarray:
     stored = np.ascontiguousarray(data).view(np.int16 if data.itemsize == 2 else np.uint8)
     wide: np.ndarray = torch.from_numpy(stored).view(_DTYPES[dtype]).float().numpy()
-    return wide.reshape(np.shape(data))
+    out: np.ndarray = wide.reshape(np.shape(data))
+    return out
 
 
 def _narrow(data: np.ndarray, dtype: Any) -> np.ndarray:
     rounded = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)).to(_DTYPES[dtype])
     stored: np.ndarray = rounded.view(_STORED[rounded.element_size()]).numpy()
-    return stored.view(interpreter._get_np_dtype(dtype)).reshape(np.shape(data))
+    out: np.ndarray = stored.view(interpreter._get_np_dtype(dtype)).reshape(np.shape(data))
+    return out
 
 
 def _cast(data: np.ndarray, source: Any, target: Any) -> np.ndarray:
@@ -103,7 +103,7 @@ def _fold_in_fp32(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    """Mend the interpreter of this process, once. Raises RuntimeError where that did not work."""
+    """Mend the interpreter of this process, once."""
     builder = interpreter.InterpreterBuilder
     if hasattr(builder, "llmtools_mended"):
         return
@@ -135,4 +135,3 @@ def install() -> None:
     for fold in (interpreter.ReduceOps, interpreter.ScanOps):
         fold.apply_impl = _fold_in_fp32(fold.apply_impl)
     builder.llmtools_mended = True
-

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +23,9 @@ class Config:
 
 def power_of_two(size: int, least: int = 16) -> int:
     """The block that holds `size` elements; `least` is the smallest that tl.dot takes."""
-    return max(least, triton.next_power_of_2(size))
+    return max(least, 1 << (size - 1).bit_length())
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How tl.dot multiplies fp32: exactly, not in TF32, whose 10 bits of mantissa tests would miss."""
+    """How tl.dot multiplies fp32: exactly, not in TF32 with its 10 bits of mantissa."""
     return "ieee" if dtype == torch.float32 else "tf32"
-
