@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests.support import run_llm
 
 from llmtools import cli
 from llmtools.commands.parsing import converted
+from support import run_llm
 
 NUMBERS = (
     "1",

@@ -73,9 +73,7 @@ def test_a_split_rule_that_it_does_not_know_is_left_to_the_reference(capsys) -> 
     assert [ids.tolist() for ids in found] == [changed.encode("12345678 words")]
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 1_000_000, " " * 1_000_000, "\n" * 300_000, "\u6f22" * 300_000]
-)
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "\u6f22", "<|"])
 def test_a_megabyte_without_a_break_comes_back(unit: str) -> None:
     text = unit * (1_000_000 // len(unit.encode()))
     tokenizer = again(toy_tokenizer("gpt4"))

@@ -10,7 +10,7 @@ import pytest
 
 from llmtools.tokenizer import pieces
 from llmtools.tokenizer.pieces import can_be_cut, cut
-from llmtools.tokenizer.split import PATTERNS
+from llmtools.tokenizer.train import TRAIN_PATTERNS
 from toy_tokenizer import toy_tokenizer
 
 PARTS = [
@@ -24,7 +24,7 @@ def random_text(seed: int, count: int = 400) -> str:
     return "".join(source.choices(PARTS, k=count))
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", *PATTERNS])
+@pytest.mark.parametrize("pattern", ["gpt2", *TRAIN_PATTERNS])
 @pytest.mark.parametrize("parse_special", [False, True])
 def test_pieces_encode_to_the_ids_of_the_whole(pattern, parse_special, monkeypatch):
     tokenizer = toy_tokenizer(pattern)
