@@ -139,7 +139,26 @@ def main(argv: list[str] | None = None) -> None:
         code = 128 + signal.SIGINT
     finally:
         signals.ignore()
+    if signals.received() is not None:
+        _leave_threads(code)
     sys.exit(code)
+
+
+def _leave_threads(code: int) -> None:
+    """End the process now if an interruption left a thread behind, as a second Ctrl-C does.
+
+    Python's own shutdown stops such a thread wherever it next takes the interpreter's lock; where
+    that is below a library's C++ frames, as in a step of a model, the process aborts.
+    """
+    import contextlib
+
+    threading = sys.modules.get("threading")
+    if threading is None or not any(thread.daemon for thread in threading.enumerate()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _unraisable(fault: sys.UnraisableHookArgs) -> None:

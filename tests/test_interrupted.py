@@ -1,0 +1,37 @@
+"""How a process ends that was interrupted while its threads were at work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Python's own shutdown would run what is registered with atexit; leaving at once does not.
+PROGRAM = """
+import atexit, signal, sys, threading, time
+from llmtools import cli
+
+atexit.register(lambda: print("shutdown"))
+
+def work():
+    {thread}
+    signal.raise_signal(signal.SIGINT)
+
+cli.run = lambda argv: cli.guarded(work, False)
+cli.main([])
+"""
+THREAD = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+
+
+@pytest.mark.parametrize(("thread", "said"), [(THREAD, ""), ("pass", "shutdown\n")])
+def test_no_thread_is_stopped_below_a_librarys_frames(thread: str, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(thread=thread)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (130, said)
+    assert ended.stderr.endswith("interrupted\n")
