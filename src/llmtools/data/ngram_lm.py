@@ -192,7 +192,7 @@ def build_model(
     )
 
 
-def dump_model(model: NGramModel) -> Iterator[bytes]:
+def dump_model(model: NGramModel) -> Iterator[bytes | memoryview]:
     """The file of a model, in pieces."""
     arrays: dict[str, np.ndarray] = {
         "ngrams": model.ngrams,

@@ -80,7 +80,7 @@ def train_ngram_model(
             orders = estimate(corpus, settings)
             is_arpa = bare_suffix(output) == ".arpa"
             if is_arpa:
-                pieces = dump_arpa(corpus, orders)
+                pieces: Iterator[bytes | memoryview] = dump_arpa(corpus, orders)
             else:
                 model = build_model(
                     hashed(corpus, orders), normalize=settings.normalize, documents=num_documents

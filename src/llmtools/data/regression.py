@@ -134,7 +134,7 @@ def judge(model: Regression, vectors: npt.NDArray[Any], targets: Numbers) -> dic
     return {"r2": explained(found, targets), "spearman": rank_correlation(found, targets)}
 
 
-def dump_regression(model: Regression) -> Iterator[bytes]:
+def dump_regression(model: Regression) -> Iterator[bytes | memoryview]:
     """The file of a model, in pieces."""
     arrays: dict[str, np.ndarray] = {"weights": model.weights, "bias": np.array([model.bias])}
     metadata = {"format": FORMAT, "link": model.link, "encoder": model.encoder}

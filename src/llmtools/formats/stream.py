@@ -314,7 +314,7 @@ class OutputStream:
         self._hash = xxhash.xxh3_128()
         self._content_hash = self._hash
         self.num_bytes = 0
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
         self._compress: Any = None
         if compression == ".zst":
@@ -328,8 +328,8 @@ class OutputStream:
             self._content_hash = xxhash.xxh3_128()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes; they reach the sink in blocks."""
-        self._pending.append(bytes(data))
+        """Append bytes; they reach the sink in blocks, and must not change until then."""
+        self._pending.append(data)
         self._pending_bytes += len(data)
         limit = READ_BYTES if self._compress is None else ZSTD_FRAME_BYTES
         if self._pending_bytes >= limit:
@@ -337,7 +337,7 @@ class OutputStream:
 
     def flush(self) -> None:
         """Hand everything pending to the sink as one block (one frame, when compressed)."""
-        block = b"".join(self._pending)
+        block = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
         self._pending, self._pending_bytes = [], 0
         if not block:
             return

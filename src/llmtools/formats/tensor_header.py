@@ -175,15 +175,17 @@ def view(entry: TensorEntry, data: Any) -> np.ndarray:
     return array.reshape(entry.shape)
 
 
-def dump(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """One container as pieces of bytes."""
+def dump(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> Iterator[bytes | memoryview]:
+    """One container as pieces of bytes; arrays are not copied."""
     sizes = {
         name: (_NAMES[array.dtype.newbyteorder("<")], array.shape) for name, array in arrays.items()
     }
     names, header = write_header(sizes, metadata)
     yield header
     for name in names:
-        yield np.ascontiguousarray(arrays[name]).tobytes()
+        yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
 
 
 def dump_parts(

@@ -172,15 +172,14 @@ class FrameBuilder:
     def add(
         self, document_id: int, tokens: np.ndarray, loss_mask: np.ndarray | None = None
     ) -> None:
-        """Append one document; ids must be below the vocabulary's size."""
-        self._parts.append(tokens.astype(self.vocabulary.dtype, copy=False))
+        """Append one document; ids must be below the vocabulary's size and not change any more."""
+        self._parts.append(tokens)
         self._masks.append(loss_mask)
         self._document_ids.append(document_id)
         self.num_tokens += len(tokens)
 
     def take(self) -> TokenFrame:
         """The frame of what was added since the last call; documents without a mask count fully."""
-        empty = np.zeros(0, self.vocabulary.dtype)
         lengths = np.array([0, *map(len, self._parts)], np.int64)
         mask = None
         if any(m is not None for m in self._masks):
@@ -192,7 +191,11 @@ class FrameBuilder:
             )
         frame = TokenFrame(
             vocabulary=self.vocabulary,
-            tokens=np.concatenate([empty, *self._parts]),
+            tokens=np.concatenate(
+                [np.zeros(0, np.uint16), *self._parts],
+                dtype=self.vocabulary.dtype,
+                casting="unsafe",
+            ),
             offsets=np.cumsum(lengths),
             document_ids=np.array(self._document_ids, np.uint64),
             loss_mask=mask,
