@@ -325,6 +325,11 @@ CASES: dict[str, dict[str, Case]] = {
         "--no-eos": Case("--no-eos"),
         "--bos": Case("--bos", refused=(2, "no BOS token")),
         "--parse-special": Case("--parse-special"),
+        "--format": Case(instead="tokenize docs.jsonl -t tok.json -o out --format raw"),
+        "--dtype": Case(
+            "--dtype int64", base="tokenize docs.jsonl -t tok.json -o out --format npy"
+        ),
+        "--check": Case("--check 0.5", refused=(2, "--check")),
         "--text-key": Case("--text-key body"),
         "--id-key": Case("--id-key other"),
         **_skips("tokenize"),

@@ -34,7 +34,7 @@ from llmtools.formats.manifest import Recorder, digest_file, manifest_path
 from llmtools.formats.stream import STDIO, check_outputs, expand_inputs, standing_in, write_file
 from llmtools.shards import runner
 from llmtools.shards.join import part_of
-from llmtools.shards.pipeline import KINDS, Pipeline, check_names, phases
+from llmtools.shards.pipeline import KINDS, Pipeline, check_names, phases, writes_frames
 from llmtools.shards.place import Executor, find_place, num_cpus
 from llmtools.shards.split import Scan, Share, scan, shares
 from llmtools.shards.unit import Outcome, Piece, Pieces, Stage, Unit, unit_from
@@ -113,6 +113,8 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
         found.append("the last stage needs -o: stdout could not be resumed")
     if not is_last and output != STDIO:
         found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
+    if not is_last and values.get("format", "frames") != "frames":
+        found.append(f"--format {values['format']} belongs to the last stage; others write frames")
     if not is_last and values.get("force"):
         found.append("-f belongs to the last stage")
     for flag in ("phase", "explain"):
@@ -354,6 +356,9 @@ def run_unit(unit: Unit) -> Outcome:
             values["rejects"] = unit.rejects[number]
         if stage.part:
             values["beside"] = list(unit.beside)
+        if writes_frames(stage):
+            # Other forms are made of the frames of all units.
+            values |= {"format": "frames", "dtype": "auto"}
         with ExitStack() as stack:
             if number:
                 source = io.BufferedReader(Pieces([_whole(unit.outputs[number - 1])]))

@@ -1,4 +1,4 @@
-"""`llm tokenize`: documents to token frames."""
+"""`llm tokenize`: documents to token ids."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from llmtools.commands.common import (
     show_plan,
 )
 from llmtools.formats.stream import STDIO
+from llmtools.formats.token_forms import DtypeName, TokenForm, TokenFormat
 
 app = make_app()
 
@@ -34,6 +35,7 @@ app = make_app()
     has_units=True,
     examples=[
         "llm tokenize docs.jsonl.zst -t tokenizer.json -o tokens/",
+        "llm tokenize docs.jsonl -t tokenizer.json --format megatron -o megatron/",
         "llm dedup crawl/ | llm tokenize -t model.gguf | llm pack --seq-len 1024 -o train/",
     ],
 )
@@ -47,6 +49,18 @@ def tokenize(
             "-o", "--output", help="A directory, a .safetensors file of frames, or - for stdout."
         ),
     ] = STDIO,
+    format: Annotated[
+        TokenFormat,
+        typer.Option(
+            "--format",
+            help="What is written: frames, as the other commands read; jsonl, records of ids; raw, "
+            "ids alone; npy, numpy's file of them; megatron, a directory with .bin and .idx.",
+        ),
+    ] = "frames",
+    dtype: Annotated[
+        DtypeName,
+        typer.Option("--dtype", help="Of raw, npy and megatron ids; auto: by the vocabulary."),
+    ] = "auto",
     no_eos: Annotated[
         bool, typer.Option("--no-eos", help="Do not end each document with EOS.")
     ] = False,
@@ -54,6 +68,16 @@ def tokenize(
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Special tokens inside a text are tokens.")
     ] = False,
+    check: Annotated[
+        int,
+        typer.Option(
+            "--check",
+            metavar="N",
+            min=0,
+            help="Compare the ids of the first N documents (of each unit) with the tokenizers "
+            "library's; a difference ends the run.",
+        ),
+    ] = 0,
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
@@ -61,7 +85,9 @@ def tokenize(
     text_key: TextKey = "text",
     id_key: IdKey = "id",
 ) -> None:
-    """Encode documents as token frames, EOS after each where the vocabulary has one."""
+    """Encode documents as token ids, EOS after each where the vocabulary has one."""
+    form = TokenForm(name=format, dtype=dtype)
+    form.check_output(output)
     for path in (output, rejects):
         check_json_output(path)
     names = resolve_inputs(inputs)
@@ -76,6 +102,7 @@ def tokenize(
         parse_special=parse_special,
         text_key=text_key,
         id_key=id_key,
+        check=check,
     )
     if dry_run:
         from llmtools.plan.data import plan_tokenize
@@ -86,6 +113,7 @@ def tokenize(
                 output,
                 load_tokenizer(tokenizer),
                 settings,
+                form=form,
                 rejects=rejects,
                 on_error=on_error,
                 force=force,
@@ -97,8 +125,14 @@ def tokenize(
         output,
         load_tokenizer(tokenizer),
         settings,
+        form=form,
         rejects=rejects,
         on_error=on_error,
         force=force,
     )
-    report(counts, f"tokenize: {counts['documents']:,} documents, {counts['tokens']:,} tokens")
+    ratio = counts["text_bytes"] / max(1, counts["tokens"])
+    report(
+        counts,
+        f"tokenize: {counts['documents']:,} documents, {counts['tokens']:,} tokens,"
+        f" {ratio:.2f} bytes of text each",
+    )

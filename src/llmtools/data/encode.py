@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from llmtools import terminal
-from llmtools.errors import UsageError
+from llmtools.errors import InputError, UsageError
 from llmtools.formats.document import Document, document_hash, read_documents
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips, open_skips
+from llmtools.formats.stream import open_output
 from llmtools.formats.token_files import write_token_files
+from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import FrameBuilder, TokenFrame, Vocabulary
 from llmtools.tokenizer.tokenizer import Tokenizer
 
@@ -22,6 +25,9 @@ BATCH_DOCUMENTS = 1024
 BATCH_CHARS = 1 << 20
 # A stretch of one word, as base64, takes 140 bytes of memory a character.
 MAX_PIECE_CHARS = 8 << 20
+# Tokens between two steps of the progress bar.
+SHOWN_TOKENS = 1 << 16
+FRAMES = TokenForm()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +35,8 @@ class EncodeSettings:
     """What stands around a document's own tokens, and where its text is.
 
     add_bos, add_eos: BOS before, EOS after each document. parse_special: special tokens written out
-    in a text are those tokens, not plain text.
+    in a text are those tokens, not plain text. check: how many of the first documents are also
+    encoded whole by the reference and compared.
     """
 
     add_bos: bool = False
@@ -37,6 +44,7 @@ class EncodeSettings:
     parse_special: bool = False
     text_key: str = "text"
     id_key: str = "id"
+    check: int = 0
 
 
 def frame_vocabulary(tokenizer: Tokenizer, settings: EncodeSettings) -> Vocabulary:
@@ -55,19 +63,55 @@ def encode_documents(
     documents: Iterable[Document], tokenizer: Tokenizer, settings: EncodeSettings, frame_bytes: int
 ) -> Iterator[TokenFrame]:
     """Frames of whole documents, each closed when its ids pass `frame_bytes`."""
-    vocabulary = frame_vocabulary(tokenizer, settings)
+    encoded = encode_each(documents, tokenizer, settings)
+    return _framed(encoded, frame_vocabulary(tokenizer, settings), frame_bytes)
+
+
+def _framed(
+    encoded: Iterable[tuple[Document, np.ndarray]], vocabulary: Vocabulary, frame_bytes: int
+) -> Iterator[TokenFrame]:
     builder = FrameBuilder(vocabulary)
+    for document, ids in encoded:
+        builder.add(document_hash(document.id), ids)
+        if builder.num_bytes >= frame_bytes:
+            yield builder.take()
+    if builder.num_documents:
+        yield builder.take()
+
+
+def encode_each(
+    documents: Iterable[Document], tokenizer: Tokenizer, settings: EncodeSettings
+) -> Iterator[tuple[Document, np.ndarray]]:
+    """Documents and their ids, uint32 [T], BOS and EOS included; texts are encoded in batches.
+
+    Raises InputError where `settings.check` finds ids that are not the reference's.
+    """
+    vocabulary = frame_vocabulary(tokenizer, settings)
     before = np.array([i for i in (vocabulary.bos,) if i is not None], np.uint32)
     after = np.array([i for i in (vocabulary.eos,) if i is not None], np.uint32)
+    left = settings.check
     for batch in _batches(documents):
         texts = [document.text for document in batch]
         encoded = tokenizer.encode_batch(texts, parse_special=settings.parse_special)
+        for document, ids in zip(batch[:left], encoded, strict=False):
+            _check(document, ids, tokenizer, settings.parse_special)
+        left = max(0, left - len(batch))
         for document, ids in zip(batch, encoded, strict=True):
-            builder.add(document_hash(document.id), np.concatenate([before, ids, after]))
-            if builder.num_bytes >= frame_bytes:
-                yield builder.take()
-    if builder.num_documents:
-        yield builder.take()
+            yield document, np.concatenate([before, ids, after])
+
+
+def _check(document: Document, ids: np.ndarray, tokenizer: Tokenizer, parse_special: bool) -> None:
+    """Raises InputError where the ids are not those of the whole text by the reference."""
+    expected = np.array(tokenizer.encode(document.text, parse_special=parse_special), np.uint32)
+    if np.array_equal(ids, expected):
+        return
+    size = min(len(ids), len(expected))
+    differing = np.flatnonzero(ids[:size] != expected[:size])
+    at = int(differing[0]) if len(differing) else size
+    raise InputError(
+        f"{document.where}: --check: from token {at} on the ids are {ids[at : at + 4].tolist()},"
+        f" where the tokenizers library gives {expected[at : at + 4].tolist()}; please report it"
+    )
 
 
 def encodable(
@@ -112,26 +156,40 @@ def tokenize(
     tokenizer: Tokenizer,
     settings: EncodeSettings,
     *,
+    form: TokenForm = FRAMES,
     rejects: str | None = None,
     on_error: OnError = "fail",
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write the frames of some documents; returns the counts.
+    """Write the tokens of some documents; returns the counts.
 
     `output` is '-', a file whose name ends in .safetensors (a stream of frames, compressed by a
-    further suffix), or else a directory of files with one frame each. Raises InputError for bad
-    input and for input without any document.
+    further suffix), or else a directory of files with one frame each; for another form than frames
+    see token_forms.py. Raises InputError for bad input and for input without any document,
+    UsageError for a form that cannot hold this vocabulary.
     """
-    recorder = Recorder("tokenize", asdict(settings) | {"tokenizer": tokenizer.identity})
+    form.check_output(output)
+    form.dtype_for(tokenizer.vocab_size)
+    recorder = Recorder(
+        "tokenize", asdict(settings) | asdict(form) | {"tokenizer": tokenizer.identity}
+    )
     recorder.read_named(tokenizer.where)
     with open_skips(output, rejects, on_error, force=force) as skips:
-        frames = _Frames(inputs, tokenizer, settings, recorder, skips)
-        write_token_files(output, frames.read, recorder, force=force)
+        run = _Run(inputs, tokenizer, settings, recorder, skips)
+        if form.name == "jsonl":
+            with open_output(output, force=force) as out:
+                for document, ids in run.documents():
+                    record = {"id": document.id, "ids": ids}
+                    out.write(orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+            recorder.wrote(out)
+            recorder.write_beside(output)
+        else:
+            write_token_files(output, run.frames, recorder, form=form, force=force)
     return recorder.counts
 
 
-class _Frames:
-    """The frames of a run, counted while they are read."""
+class _Run:
+    """The documents of a run, counted while they are encoded."""
 
     def __init__(
         self,
@@ -144,8 +202,14 @@ class _Frames:
         self._inputs, self._tokenizer, self._settings = inputs, tokenizer, settings
         self._recorder, self._skips = recorder, skips
 
-    def read(self, frame_bytes: int) -> Iterator[TokenFrame]:
-        counts = {"documents": 0, "tokens": 0}
+    def frames(self, frame_bytes: int) -> Iterator[TokenFrame]:
+        """Frames that close when their ids pass `frame_bytes`."""
+        vocabulary = frame_vocabulary(self._tokenizer, self._settings)
+        return _framed(self.documents(), vocabulary, frame_bytes)
+
+    def documents(self) -> Iterator[tuple[Document, np.ndarray]]:
+        """Documents and their ids; raises NothingLeft where there is none."""
+        num_documents = num_tokens = num_bytes = num_shown = 0
         documents = read_documents(
             self._inputs,
             text_key=self._settings.text_key,
@@ -155,12 +219,18 @@ class _Frames:
         )
         with terminal.progress("tokenize", unit="tok") as bar:
             found = encodable(documents, self._tokenizer, self._skips)
-            for frame in encode_documents(found, self._tokenizer, self._settings, frame_bytes):
-                counts["documents"] += frame.num_documents
-                counts["tokens"] += len(frame.tokens)
-                bar.update(len(frame.tokens))
-                yield frame
-        if not counts["documents"]:
+            for document, ids in encode_each(found, self._tokenizer, self._settings):
+                text = document.text
+                num_documents += 1
+                num_tokens += len(ids)
+                num_bytes += len(text) if text.isascii() else len(text.encode())
+                if num_tokens - num_shown >= SHOWN_TOKENS:
+                    bar.update(num_tokens - num_shown)
+                    num_shown = num_tokens
+                yield document, ids
+            bar.update(num_tokens - num_shown)
+        counts = {"documents": num_documents, "tokens": num_tokens, "text_bytes": num_bytes}
+        if not num_documents:
             raise NothingLeft(
                 f"{', '.join(self._inputs)}: no documents in the input{self._skips.explain()}",
                 counts | {"documents_skipped": self._skips.count},

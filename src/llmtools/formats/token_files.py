@@ -1,11 +1,13 @@
-"""Where token frames are written: a pipe, one file, or a directory of files with a frame each."""
+"""Where tokens are written: frames to a pipe, a file or a directory, and other programs' forms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import STDIO, atomic_directory, bare_suffix, open_output
+from llmtools.formats.stream import STDIO, atomic_directory, bare_suffix, check_output, open_output
+from llmtools.formats.token_forms import TokenForm, write_form
 from llmtools.formats.tokens import PIPE_FRAME_BYTES, TokenFrame, write_frame
 
 # In a directory every file is one frame, as the plain safetensors library reads it.
@@ -17,13 +19,23 @@ def write_token_files(
     frames: Callable[[int], Iterable[TokenFrame]],
     recorder: Recorder,
     *,
+    form: TokenForm,
     force: bool = False,
 ) -> None:
-    """Write frames and their manifest.
+    """Write tokens and their manifest.
 
-    `output` is '-', a file whose name ends in .safetensors (a stream of frames, compressed by a
-    further suffix), or else a directory. frames: called with how many bytes of ids close a frame.
+    `output` of frames is '-', a file whose name ends in .safetensors (a stream of frames,
+    compressed by a further suffix), or else a directory; for other forms see token_forms.py.
+    frames: called with how many bytes of ids close a frame.
     """
+    if form.name != "frames":
+        check_output(output, force=force)
+        found = iter(frames(PIPE_FRAME_BYTES))
+        first = next(found)
+        dtype = form.dtype_for(first.vocabulary.vocab_size)
+        documents = (ids for frame in chain([first], found) for _, ids, _ in frame.documents())
+        write_form(output, documents, form, dtype, recorder, force=force)
+        return
     if output == STDIO or bare_suffix(output) == ".safetensors":
         with open_output(output, force=force, is_binary=True) as out:
             for frame in frames(PIPE_FRAME_BYTES):

@@ -26,6 +26,7 @@ from llmtools.formats.packed import SHARD_BYTES
 from llmtools.formats.skips import OnError, check_rejects
 from llmtools.formats.stream import STDIO, bare_suffix, check_outputs
 from llmtools.formats.token_files import FILE_FRAME_BYTES
+from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import Agreement
 from llmtools.formats.vectors import open_vectors
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
@@ -436,13 +437,17 @@ def plan_tokenize(
     tokenizer: Tokenizer,
     settings: EncodeSettings,
     *,
+    form: TokenForm,
     rejects: str | None,
     on_error: OnError,
     force: bool,
 ) -> Plan:
     """Disk from the tokens of a sample; memory is that of a batch and of a frame."""
     check_rejects(output, rejects, on_error, force=force)
-    item = frame_vocabulary(tokenizer, settings).dtype.itemsize
+    frame_vocabulary(tokenizer, settings)
+    item = form.dtype_for(tokenizer.vocab_size).itemsize
+    if form.name == "jsonl":
+        item = len(str(tokenizer.vocab_size)) + 1
     sample = sample_documents(
         names, text_key=settings.text_key, id_key=settings.id_key, on_error=on_error
     )
@@ -453,7 +458,9 @@ def plan_tokenize(
     if sizes.content is not None:
         count = _count_tokens(sample, sizes.content, sizes.basis, tokenizer, settings)
         disk = Estimate(value=item * count.tokens + 16 * count.documents, basis=count.basis)
-        is_directory = output != STDIO and bare_suffix(output) != ".safetensors"
+        is_directory = (
+            form.name == "frames" and output != STDIO and bare_suffix(output) != ".safetensors"
+        )
         frame = min(item * count.tokens, FILE_FRAME_BYTES) if is_directory else 0
         batch = ENCODE_BATCH * min(1.0, sizes.content / ENCODE_GROWTH)
         memory = Estimate(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from llmtools.formats.manifest import FILE_NAME, Recorder, digest_file
 from llmtools.formats.stream import READ_BYTES, open_output
 from llmtools.shards.unit import Part
+
+if TYPE_CHECKING:
+    from llmtools.formats.token_forms import TokenForm
 
 
 def part_of(path: Path) -> Part:
@@ -55,23 +58,31 @@ def _size_of(path: Path) -> int:
 
 
 def join(
-    parts: Sequence[Part], output: str, settings: dict[str, Any], *, is_frames: bool = False
+    parts: Sequence[Part],
+    output: str,
+    settings: dict[str, Any],
+    *,
+    form: TokenForm | None = None,
 ) -> None:
     """Write the parts one after another, with a manifest that names each of them.
 
     Records go line by line and frames are cut anew, so that the bytes, compressed ones too, are
-    those that one process writes.
+    those that one process writes. form: what parts that are frames become.
     """
     recorder = Recorder("run", settings)
     for part in parts:
         recorder.inputs.append({"path": part.path, "bytes": part.num_bytes, "digest": part.digest})
-    if is_frames:
+    if form is not None:
         from llmtools.formats.token_files import write_token_files
         from llmtools.formats.tokens import read_frames, reframe
 
         paths = [part.path for part in parts]
         write_token_files(
-            output, lambda limit: reframe(read_frames(paths), limit), recorder, force=True
+            output,
+            lambda limit: reframe(read_frames(paths), limit),
+            recorder,
+            form=form,
+            force=True,
         )
         return
     with open_output(output, force=True) as out:

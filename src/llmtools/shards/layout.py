@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from llmtools.formats.claim import remove
 from llmtools.formats.stream import write_file
-from llmtools.shards.pipeline import APPLY, KINDS, LINK, SIGN, Phase, Pipeline, phases
+from llmtools.shards.pipeline import APPLY, LINK, SIGN, Phase, Pipeline, phases, writes_frames
 from llmtools.shards.split import Share, scan, shares
 from llmtools.shards.unit import Outcome, Part, Piece, Unit, unit_from
 
@@ -138,7 +138,7 @@ class Layout:
         base = self.place_of(number)
         outputs, rejects = [], []
         for at, stage in enumerate(phase.stages):
-            is_frames = KINDS[stage.name].writes == "token frames"
+            is_frames = writes_frames(stage)
             step = "" if at == len(phase.stages) - 1 else f".{at}"
             is_folder = stage.part in (SIGN, LINK)
             suffix = ".safetensors" if is_frames else ".parts" if is_folder else ".jsonl"

@@ -47,6 +47,11 @@ KINDS = {
 }
 
 
+def writes_frames(stage: Stage) -> bool:
+    """Whether what units of this stage write are token frames; other forms are made of those."""
+    return KINDS[stage.name].writes == "token frames" and stage.values.get("format") != "jsonl"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """Stages, what the first one reads, where the last one writes, and each one's --rejects.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmtools import __version__, terminal
 from llmtools.errors import InterruptedRun, ResourceError, UsageError
@@ -31,10 +31,13 @@ from llmtools.shards.claims import CLAIMS, Claims
 from llmtools.shards.join import is_as_written, join, part_of
 from llmtools.shards.layout import Layout, Source
 from llmtools.shards.ledger import LEDGER, LEDGERS, PLAN, Ledger, check_plan, read_plan, write_plan
-from llmtools.shards.pipeline import KINDS, Phase, Pipeline
+from llmtools.shards.pipeline import Phase, Pipeline, writes_frames
 from llmtools.shards.place import Place
 from llmtools.shards.queue import Queue
-from llmtools.shards.unit import Outcome, Part, Unit, add_counts
+from llmtools.shards.unit import Outcome, Part, Stage, Unit, add_counts
+
+if TYPE_CHECKING:
+    from llmtools.formats.token_forms import TokenForm
 
 # Between two looks at what other processes have done.
 PAUSES_S = (0.05, 1.0)
@@ -388,9 +391,8 @@ class _Run:
         titles = {"pipeline": [stage.title for stage in self.pipeline.stages]}
         if not self.layout.phases[-1].is_barrier:
             found = [done[unit.key].output for unit in lists[-1]]
-            is_frames = KINDS[self.pipeline.stages[-1].name].writes == "token frames"
             parts = [part for part in found if part is not None]
-            join(parts, self.pipeline.output, titles, is_frames=is_frames)
+            join(parts, self.pipeline.output, titles, form=_form_of(self.pipeline.stages[-1]))
         rejected: dict[str, list[Part]] = {}
         for phase, units in zip(self.layout.phases, lists, strict=True):
             for at in range(len(phase.stages)):
@@ -416,6 +418,15 @@ class _Run:
             "stages": [{"stage": stage.title, **found} for stage, found in stages],
             "units": sum(map(len, lists)),
         }
+
+
+def _form_of(last: Stage) -> TokenForm | None:
+    """What the parts of the last stage become, where they are token frames."""
+    if not writes_frames(last):
+        return None
+    from llmtools.formats.token_forms import TokenForm
+
+    return TokenForm(name=last.values["format"], dtype=last.values["dtype"])
 
 
 def _check_left(phase: Phase, done: list[Outcome]) -> None:
