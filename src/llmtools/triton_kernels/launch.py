@@ -29,3 +29,10 @@ def power_of_two(size: int, least: int = 16) -> int:
 def precision(dtype: torch.dtype) -> str:
     """How tl.dot multiplies fp32: exactly, not in TF32 with its 10 bits of mantissa."""
     return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def num_multiprocessors(device: torch.device) -> int:
+    """Of the GPU; of an H100 where no GPU is asked about (the interpreter, launches recorded)."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return 132
