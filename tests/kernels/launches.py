@@ -1,0 +1,77 @@
+"""What each kernel is compiled for in tests: one launch of real sizes, without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from llmtools.triton_kernels.gated import gated_backward, gated_forward
+from llmtools.triton_kernels.launch import Config
+from llmtools.triton_kernels.norm import norm_backward, norm_forward
+from llmtools.triton_kernels.quant_matmul import quant_matmul
+from llmtools.triton_kernels.rope import rope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """call: launches kernels. has_products: whether they must be matrix instructions; is_short: of
+    fewer rows than sm_90's HGMMA takes, so that HMMA serves there too."""
+
+    call: Callable[[], object]
+    has_products: bool = False
+    is_short: bool = False
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def wide(*shape: int) -> torch.Tensor:
+    return meta(*shape, dtype=torch.float32)
+
+
+def product(rows: int, bits: int, kind: str, config: Config | None = None) -> None:
+    """With a 4096 x 4096 weight in groups of 64."""
+    quant_matmul(
+        meta(rows, 4096),
+        meta(4096 * bits // 8, 4096, dtype=torch.uint8),
+        meta(64, 4096, dtype=torch.float16),
+        meta(64, 4096, dtype=torch.float16) if kind == "zeros" else None,
+        wide(16) if kind == "table" else None,
+        None,
+        bits=bits,
+        group_size=64,
+        config=config,
+    )
+
+
+def rms_forward() -> None:
+    hidden = meta(4096, 1, 4096)
+    norm_forward(hidden, meta(4096), None, hidden, eps=1e-5, is_centred=False)
+
+
+def layer_backward() -> None:
+    hidden, of_tokens = meta(4096, 1, 4096), wide(4096)
+    norm_backward(hidden, hidden, hidden, meta(4096), of_tokens, of_tokens, has_bias=True)
+
+
+CASES = {
+    "quantized, one row": Case(call=lambda: product(1, 4, "zeros")),
+    "quantized, few rows": Case(
+        call=lambda: product(16, 4, "table"), has_products=True, is_short=True
+    ),
+    "quantized, many rows": Case(call=lambda: product(512, 4, "zeros"), has_products=True),
+    "add and RMSNorm": Case(call=rms_forward),
+    "LayerNorm's gradient": Case(call=layer_backward),
+    "RoPE": Case(
+        call=lambda: rope(meta(4096, 32, 128), meta(4096, 8, 128), wide(4096, 64), wide(4096, 64))
+    ),
+    "SwiGLU": Case(
+        call=lambda: gated_forward(meta(4096, 8192), meta(4096, 8192), activation="silu")
+    ),
+    "GeGLU's gradient": Case(
+        call=lambda: gated_backward(*[meta(4096, 8192)] * 3, activation="gelu")
+    ),
+}
