@@ -9,6 +9,7 @@ import torch
 
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.launch import Config
+from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
 from llmtools.triton_kernels.norm import norm_backward, norm_forward
 from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
@@ -57,6 +58,10 @@ def layer_backward() -> None:
     norm_backward(hidden, hidden, hidden, meta(4096), of_tokens, of_tokens, has_bias=True)
 
 
+def labels(num_tokens: int) -> torch.Tensor:
+    return meta(num_tokens, dtype=torch.int64)
+
+
 CASES = {
     "quantized, one row": Case(call=lambda: product(1, 4, "zeros")),
     "quantized, few rows": Case(
@@ -73,5 +78,13 @@ CASES = {
     ),
     "GeGLU's gradient": Case(
         call=lambda: gated_backward(*[meta(4096, 8192)] * 3, activation="gelu")
+    ),
+    "log-probabilities": Case(
+        call=lambda: log_probs(meta(512, 128256), labels(512), softcap=30.0, ignore=-100)
+    ),
+    "gradient of logits": Case(
+        call=lambda: log_probs_grad_(
+            meta(512, 128256), labels(512), *[wide(512)] * 3, softcap=30.0, ignore=-100
+        )
     ),
 }
