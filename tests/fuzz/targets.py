@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import random
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,8 @@ READ_MODEL = (
     "generate {} hello --chat --max-tokens 3",
     "quantize {} --scheme Q4_0 -o out.gguf",
 )
+RANKED = "tokenize short.jsonl -t bytes.gpt2.tiktoken -o out.safetensors"
+PIECES = "tokenize short.jsonl -t spm.model -o out.safetensors"
 TRAIN = "--max-steps 3 --batch-size 2 --dtype fp32 -o"
 
 
@@ -101,6 +105,8 @@ TARGETS = {
         mutate.in_json,
         ("tokenize short.jsonl -t base -o out.safetensors", *MODEL[1:], *TUNE),
     ),
+    "ranks": Target("bytes.gpt2.tiktoken", mutate.in_lines, (RANKED,)),
+    "sentencepiece": Target("spm.model", mutate.in_bytes, (PIECES,)),
     "tokenizer_config.json": Target(
         "base/tokenizer_config.json", mutate.in_json, (*MODEL[2:], *TUNE)
     ),
@@ -218,6 +224,8 @@ def build_bench(folder: Path) -> Path:
         folder / "lid.ftz", loss=1, minn=2, maxn=3, is_quantised=True, has_norms=True,
         is_pruned=True,
     )  # fmt: skip
+    (folder / "bytes.gpt2.tiktoken").write_bytes(_ranks())
+    (folder / "spm.model").write_bytes(_pieces())
     np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(8, 3)))
     rating = "scorer train short.jsonl --kind regression --label-key metadata.n"
     run_llm(*rating.split(), "--encoder", "base", "-o", "rating.safetensors", cwd=folder)
@@ -225,6 +233,28 @@ def build_bench(folder: Path) -> Path:
     shutil.rmtree(folder / "run" / "step-000003")
     (folder / "run" / "latest").write_text("step-000002\n")
     return folder
+
+
+def _ranks() -> bytes:
+    """A rank file of all bytes and a few pairs."""
+    tokens = [*(bytes([byte]) for byte in range(256)), b"th", b"the", b" a", b"in"]
+    lines = (f"{base64.b64encode(t).decode()} {rank}\n" for rank, t in enumerate(tokens))
+    return "".join(lines).encode()
+
+
+def _pieces() -> bytes:
+    """A BPE model of sentencepiece: three special pieces, all bytes, letters and a few pairs."""
+    special = [("<unk>", 2), ("<s>", 3), ("</s>", 3)]
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz", "th", "\u2581th", "in"]
+    named = [*special, *((f"<0x{byte:02X}>", 6) for byte in range(256))]
+    named += [(letter, 1) for letter in letters]
+    out = b""
+    for at, (name, kind) in enumerate(named):
+        text = name.encode()
+        piece = b"\x0a" + bytes([len(text)]) + text + b"\x15" + struct.pack("<f", -at)
+        piece += b"\x18" + bytes([kind])
+        out += b"\x0a" + bytes([len(piece)]) + piece
+    return out + b"\x12\x02\x18\x02" + b"\x1a\x04\x18\x01\x20\x00"
 
 
 def copy_bench(bench: Path, place: Path) -> None:

@@ -125,8 +125,11 @@ def test_padding_entries_are_not_tokens(tmp_path: Path) -> None:
     ("changes", "mention"),
     [
         ({"tokenizer.ggml.model": None}, "no tokenizer"),
-        ({"tokenizer.ggml.model": "llama"}, "byte-level BPE"),
-        ({"tokenizer.ggml.pre": "tekken"}, "tekken"),
+        ({"tokenizer.ggml.model": "llama"}, "scores"),
+        ({"tokenizer.ggml.model": "t5", "tokenizer.ggml.scores": [0.5]}, "scores"),
+        ({"tokenizer.ggml.model": "bert"}, "unknown_token_id"),
+        ({"tokenizer.ggml.model": "rwkv"}, "RWKV's greedy words"),
+        ({"tokenizer.ggml.pre": "gemma4"}, "gemma4"),
         ({"tokenizer.ggml.pre": None}, "None"),
         ({"tokenizer.ggml.tokens": None}, "tokens"),
         ({"tokenizer.ggml.tokens": [1, 2]}, "tokens"),

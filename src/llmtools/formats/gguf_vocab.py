@@ -15,6 +15,7 @@ import numpy as np
 from llmtools import terminal
 from llmtools.errors import InputError
 from llmtools.formats.checkpoint import read_json_object
+from llmtools.formats.gguf_pre import DIGIT, GPT2, name_of
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -23,13 +24,6 @@ CHAT_TEMPLATE = "chat_template.jinja"
 # llama.cpp's token types.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# The split rules that llama.cpp knows by name, by the regular expression of the `Split` step.
-PRE_BY_REGEX = {
-    _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
-    _WORDS + r"\p{N}" + _REST: "qwen2",
-}
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
@@ -63,7 +57,7 @@ def _metadata(directory: Path, path: Path, config: Mapping[str, Any]) -> dict[st
     tokens, types = _tokens(tokenizer, int(config["vocab_size"]), path)
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": _pre_name(steps, path),
+        "tokenizer.ggml.pre": _pre_name(tokenizer, steps, path),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": np.array(types, np.int32),
         "tokenizer.ggml.merges": merges,
@@ -105,24 +99,38 @@ def _is_byte_level_bpe(model: Mapping[str, Any], steps: list[dict[str, Any]]) ->
     )
 
 
-def _pre_name(steps: list[dict[str, Any]], path: Path) -> str:
+def _pre_name(tokenizer: Mapping[str, Any], steps: list[dict[str, Any]], path: Path) -> str:
     """llama.cpp's name for the rules that split text before BPE."""
-    kinds = [step.get("type") for step in steps]
-    uses_regex = steps[-1].get("use_regex", True)
-    if kinds == ["ByteLevel"] and uses_regex:
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and uses_regex:
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and not uses_regex:
-        pattern = steps[0].get("pattern")
-        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-        if regex in PRE_BY_REGEX:
-            return PRE_BY_REGEX[regex]
+    kinds = [step.get("type") for step in _flat(tokenizer.get("normalizer"), "normalizers")]
+    known = [_expression(step) for step in steps]
+    name = None
+    if all(one is not None for one in known):
+        name = name_of(
+            [one for one in known if one],
+            ignores_merges=bool(tokenizer["model"].get("ignore_merges")),
+            composes=kinds == ["NFC"],
+        )
+    if name is not None:
+        return name
     terminal.warn(
         f"{path}: llama.cpp has no name for these split rules; it may split text differently"
         " (readers of tokenizer.huggingface.json do not)"
     )
     return "default"
+
+
+def _expression(step: Mapping[str, Any]) -> str | None:
+    """A step as gguf_pre.py writes it; '' where it splits nothing, None where it has no form."""
+    kind = step.get("type")
+    if kind == "ByteLevel":
+        return GPT2 if step.get("use_regex", True) else ""
+    if kind == "Digits":
+        return DIGIT if step.get("individual_digits") else r"\p{N}+"
+    pattern = step.get("pattern")
+    if kind == "Split" and isinstance(pattern, dict) and step.get("behavior") == "Isolated":
+        regex = pattern.get("Regex")
+        return regex if isinstance(regex, str) else None
+    return None
 
 
 def _tokens(

@@ -13,7 +13,8 @@ from llmtools.errors import InputError
 from llmtools.formats.gguf import GGUFFile, is_gguf
 from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
-from llmtools.tokenizer import gguf_vocab, pair_files, tiktoken
+from llmtools.formats.sentencepiece import is_sentencepiece, read_sentencepiece
+from llmtools.tokenizer import gguf_vocab, pair_files, sentencepiece, tiktoken
 from llmtools.tokenizer.tokenizer import (
     BOS_NAMES,
     CONFIG_FILE,
@@ -24,6 +25,7 @@ from llmtools.tokenizer.tokenizer import (
     Tokenizer,
 )
 
+SENTENCEPIECE_FILE = "tokenizer.model"
 GENERATION_FILE = "generation_config.json"
 MAX_FILE_BYTES = 1 << 28
 
@@ -31,8 +33,9 @@ MAX_FILE_BYTES = 1 << 28
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json, a model or run directory, or a GGUF file.
 
-    Also of tiktoken's rank files (tiktoken.py), and of a directory with GPT-2's encoder.json and
-    vocab.bpe, or vocab.json and merges.txt (pair_files.py).
+    Also of tiktoken's rank files (tiktoken.py), sentencepiece's models (sentencepiece.py; in a
+    directory, tokenizer.model), and of a directory with GPT-2's encoder.json and vocab.bpe, or
+    vocab.json and merges.txt (pair_files.py).
     A file named tokenizer.json is read with the configuration beside it, as its directory would be.
     raises: InputError naming the file for anything missing or malformed.
     """
@@ -43,6 +46,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         if not place.is_dir():
             return _from_gguf(place)
         if not (place / TOKENIZER_FILE).is_file():
+            if (place / SENTENCEPIECE_FILE).is_file():
+                return _from_sentencepiece(place / SENTENCEPIECE_FILE)
             files = pair_files.find(place)
             if files is None:
                 raise InputError(f"{place}: no {TOKENIZER_FILE} in this directory")
@@ -60,7 +65,16 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         head = file.read(4096)
     if tiktoken.is_ranks(head) or place.suffix == ".tiktoken":
         return _rebuilt(tiktoken.tokenizer_json(_read_bytes(place), place), place)
+    if is_sentencepiece(head):
+        return _from_sentencepiece(place)
     return _from_text(place, {}, None, ())
+
+
+def _from_sentencepiece(file: Path) -> Tokenizer:
+    found = read_sentencepiece(_read_bytes(file), str(file))
+    bos, eos = sentencepiece.ends(found)
+    roles = SpecialRoles(bos=bos, eos=eos)
+    return Tokenizer(sentencepiece.tokenizer_json(found, str(file)), roles, str(file))
 
 
 def _rebuilt(text: str, where: Path) -> Tokenizer:

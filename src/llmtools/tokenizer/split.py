@@ -6,47 +6,43 @@ names). All of them map text to bytes, so that any text can be encoded and decod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-# cl100k_base of tiktoken; Llama 3 took it over unchanged.
-_GPT4 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# The same with every digit a word of its own.
-_QWEN2 = _GPT4.replace(r"\p{N}{1,3}", r"\p{N}")
+from llmtools.formats.gguf_pre import CL100K, DIGIT, GPT2, O200K, QWEN2
 
-# o200k_base of tiktoken.
-_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
-_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_O200K = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SHORT}"
-    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SHORT}"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
+_GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS: Mapping[str, str] = {
-    "gpt4": _GPT4,
-    "llama3": _GPT4,
-    "qwen2": _QWEN2,
-    "o200k": _O200K,
+    "gpt4": CL100K,
+    "llama3": CL100K,
+    "qwen2": QWEN2,
+    "o200k": O200K,
 }
 
 
 def pre_tokenizer(rule: str) -> pre_tokenizers.PreTokenizer:
     """The splitter of `rule`: one of PATTERNS, gpt2 or smollm; KeyError for another name."""
+    steps = {"gpt2": (GPT2,), "smollm": (DIGIT, GPT2)}
+    return splitter(steps[rule] if rule in steps else (PATTERNS[rule],))
+
+
+def splitter(steps: Sequence[str]) -> pre_tokenizers.PreTokenizer:
+    """What cuts text by each of some steps in turn (gguf_pre.PreType) and makes it bytes."""
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if rule == "gpt2":
+    if tuple(steps) == (GPT2,):
         return gpt2
-    if rule == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, gpt2])
-    split = pre_tokenizers.Split(Regex(PATTERNS[rule]), behavior="isolated")
+    made: list[pre_tokenizers.PreTokenizer] = []
+    for step in steps:
+        if step == GPT2 and step is steps[-1]:
+            return pre_tokenizers.Sequence([*made, gpt2])
+        if step == DIGIT:
+            made.append(pre_tokenizers.Digits(individual_digits=True))
+        else:
+            regex = _GPT2_REGEX if step == GPT2 else step
+            made.append(pre_tokenizers.Split(Regex(regex), behavior="isolated"))
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([split, bytes_only])
+    return pre_tokenizers.Sequence([*made, bytes_only])
 
 
 def normalizer(rule: str) -> normalizers.Normalizer | None:

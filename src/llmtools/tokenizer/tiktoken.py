@@ -151,13 +151,18 @@ def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     """What merging by ranks below the token's own leaves of its bytes."""
     limit = ranks[token]
     parts = [token[at : at + 1] for at in range(len(token))]
+    rank_of = ranks.get
+    # The rank of each part and the one after it.
+    found = [rank_of(token[at : at + 2], limit) for at in range(len(token) - 1)]
     while len(parts) > 2:
-        best, place = limit, -1
-        for at in range(len(parts) - 1):
-            rank = ranks.get(parts[at] + parts[at + 1], limit)
-            if rank < best:
-                best, place = rank, at
-        if place < 0:
+        best = min(found)
+        if best >= limit:
             break
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        at = found.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        del found[at]
+        if at < len(found):
+            found[at] = rank_of(parts[at] + parts[at + 1], limit)
+        if at:
+            found[at - 1] = rank_of(parts[at - 1] + parts[at], limit)
     return parts

@@ -30,6 +30,8 @@ TEMPLATE_FILE = "chat_template.jinja"
 # Where no configuration names them, the first of these among the special tokens.
 EOS_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>")
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>")
+# A code point that is no character.
+NO_TEXT = "\U0010ffff"
 # Special tokens that end a turn when the chat template writes them.
 TURN_ENDS = (
     "<|im_end|>",
@@ -135,6 +137,23 @@ class Tokenizer:
         """
         return parse_tokenizer(self.to_json(), self.where)
 
+    @cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        """The same tokenizer that finds no special token inside text.
+
+        A unigram model would take one that is written out for a piece of its own, so there the
+        pieces have other names.
+        """
+        fields = json.loads(self.to_json())
+        if fields["model"]["type"] != "Unigram":
+            return self._plain
+        fields["post_processor"] = None
+        fields["added_tokens"] = [one for one in fields["added_tokens"] if not one["special"]]
+        for piece in fields["model"]["vocab"]:
+            if piece[0] in self.special_tokens:
+                piece[0] = f"{NO_TEXT}{self.special_tokens[piece[0]]}{NO_TEXT}"
+        return parse_tokenizer(json.dumps(fields), self.where)
+
     def encode(
         self, text: str, *, add_special_tokens: bool = False, parse_special: bool = False
     ) -> list[int]:
@@ -143,8 +162,11 @@ class Tokenizer:
         add_special_tokens: with what the tokenizer itself adds (BOS, where adds_bos).
         parse_special: "<|im_end|>" inside the text is that token; else it is plain text.
         """
-        backend = self._parsing if parse_special else self._plain
-        ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
+        backend = self._parsing if parse_special else self._literal
+        encoded = backend.encode(text, add_special_tokens=False)
+        if add_special_tokens:
+            encoded = self._plain.post_process(encoded)
+        ids: list[int] = encoded.ids
         return ids
 
     def encode_with_ends(self, text: str) -> tuple[list[int], np.ndarray]:
@@ -152,7 +174,7 @@ class Tokenizer:
 
         Tokens that share one character all end where it does.
         """
-        encoded = self._plain.encode(text, add_special_tokens=False)
+        encoded = self._literal.encode(text, add_special_tokens=False)
         characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         sizes = 1 + sum((characters >= limit).astype(np.int64) for limit in (0x80, 0x800, 0x10000))
         bytes_until = np.concatenate([[0], np.cumsum(sizes)])
@@ -196,7 +218,7 @@ class Tokenizer:
         return found
 
     def _encode_by_reference(self, texts: Sequence[str], parse_special: bool) -> list[np.ndarray]:
-        backend = self._parsing if parse_special else self._plain
+        backend = self._parsing if parse_special else self._literal
         if all(len(text) <= PIECE_CHARS for text in texts):
             encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
             return [np.array(one.ids, np.uint32) for one in encoded]
