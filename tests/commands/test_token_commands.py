@@ -126,7 +126,7 @@ def test_wrong_input_ends_in_one_message_and_leaves_nothing(
         (["detokenize", *with_tokenizer, "-o", out], jsonl(["a"]), 3, ["not a safetensors file"]),
         (pack, frames[:-1], 3, ["truncated"]),
         (pack, jsonl(["a"]), 2, ["-t"]),
-        (pack, b"", 2, ["-t"]),
+        (pack, b"", 3, ["no tokens in the input"]),
         (["pack", "--seq-len", 0, "-o", out], frames, 2, ["--seq-len"]),
         (["pack", "--seq-len", 8, "-o", "-"], frames, 2, ["-o DIR"]),
         ([*bare, 20], jsonl(TEXTS), 2, ["--vocab-size 20", "259"]),

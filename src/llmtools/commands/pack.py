@@ -32,6 +32,7 @@ app = make_app()
 @command(
     app,
     "pack",
+    has_units=True,
     examples=[
         "llm pack docs.jsonl.zst -t tokenizer.json --seq-len 1024 -o train/",
         "llm tokenize crawl/ -t tokenizer.json | llm pack --seq-len 2048 --strategy best-fit -o t/",

@@ -26,6 +26,7 @@ import xxhash
 
 from llmtools import cli, terminal
 from llmtools.commands.common import FUNCTIONS, byte_size, report, resolve_values, resume_command
+from llmtools.commands.pack_stages import pack_stages
 from llmtools.commands.rule_flags import rule_fields
 from llmtools.errors import InputError, LLMToolsError, UsageError
 from llmtools.formats.claim import remove
@@ -144,7 +145,7 @@ def run_in_units(
     place = find_place(executor, shard, os.environ)
     if place.is_shared and work_dir is None:
         raise UsageError("--executor slurm and --shard need --work-dir, which all processes see")
-    pipeline = make_pipeline([name], [values])
+    pipeline = make_pipeline(*(pack_stages(values) if name == "pack" else ([name], [values])))
     stats = None if values.get("stats") is None else str(values["stats"])
     if stats is not None and not place.is_shared:
         check_outputs([stats], force=pipeline.force)
@@ -171,12 +172,20 @@ def run_in_units(
     )
     if work_dir is None:
         remove(hidden)
-    counts = {key: value for key, value in totals["stages"][0].items() if key != "stage"}
+    counts = _counts_of(totals["stages"])
     if stats is not None:
         from llmtools.data.filter import write_stats
 
         write_stats(stats, counts["rules"])
     report(counts, f"{name}: {count_line(counts)} (units: {totals['units']:,})")
+
+
+def _counts_of(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The report of one command that ran as several stages: the last one's, and all skips."""
+    counts = {key: value for key, value in stages[-1].items() if key != "stage"}
+    if len(stages) > 1:
+        counts["documents_skipped"] = sum(found.get("documents_skipped", 0) for found in stages)
+    return counts
 
 
 def find_pool(
@@ -471,12 +480,12 @@ def call_stage(stage: Stage, values: dict[str, Any]) -> tuple[int, str, str, dic
 def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:
     """What is wrong with the stages' settings, found by running each on an empty input.
 
-    `extract` and `pack` are left out: their parsers know all that can be wrong.
+    `extract` is left out: its parser knows all that can be wrong.
     """
     mistakes = []
     with tempfile.TemporaryDirectory(dir=folder, prefix="phase-rehearsal-") as scratch:
         for number, stage in enumerate(stages, 1):
-            if stage.name in ("extract", "pack"):
+            if stage.name == "extract":
                 continue
             values = stage.values | {"inputs": [STDIO], "output": f"{scratch}/{number}.jsonl"}
             with standing_in(io.BufferedReader(Pieces([]))):

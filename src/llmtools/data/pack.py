@@ -209,11 +209,13 @@ def _frames(
         agreement.check(frame_vocabulary(tokenizer, settings), tokenizer.where)
     for path in inputs:
         with open_input(path) as stream:
-            if is_container(stream.peek(9)):
+            head = stream.peek(9)
+            # An input without a byte is of either kind.
+            if is_container(head):
                 for frame in stream_frames(stream):
                     agreement.check(frame.vocabulary, stream.stream_name)
                     yield frame if fim is None else fim.change_frame(frame)
-            else:
+            elif head:
                 yield from _encoded(stream, tokenizer, settings, fim, agreement, skips)
             recorder.read(stream)
 
