@@ -35,8 +35,10 @@ def _capped(logits, softcap, SOFTCAP: tl.constexpr):
     """z, and its derivative by the logits."""
     if SOFTCAP:
         tanh = 2 * tl.sigmoid(2 * logits / softcap) - 1
-        return softcap * tanh, 1 - tanh * tanh
-    return logits, 1.0
+        z, slope = softcap * tanh, 1 - tanh * tanh
+    else:
+        z, slope = logits, 1.0
+    return z, slope
 
 
 @triton.jit
