@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from llmtools.triton_kernels.attention import Masking
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
 from llmtools.triton_kernels.norm import norm_backward, norm_forward
+from llmtools.triton_kernels.paged_attention import PagedCache, paged_attention
 from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
 
@@ -62,6 +64,21 @@ def labels(num_tokens: int) -> torch.Tensor:
     return meta(num_tokens, dtype=torch.int64)
 
 
+def decode(dtype: torch.dtype, head_dim: int = 128) -> None:
+    """Sixteen sequences of at most 8,192 positions in pages of 16."""
+    pool = meta(9000, 16, 8, head_dim, dtype=dtype)
+    scales = None if dtype == torch.bfloat16 else wide(9000, 16, 8)
+    cache = PagedCache(
+        keys_PSKD=pool,
+        values_PSKD=pool,
+        table_BN=meta(16, 512, dtype=torch.int32),
+        lengths_B=meta(16, dtype=torch.int32),
+        k_scales_PSK=scales,
+        v_scales_PSK=scales,
+    )
+    paged_attention(meta(16, 32, head_dim), cache, 8192, Masking(), head_dim**-0.5)
+
+
 CASES = {
     "quantized, one row": Case(call=lambda: product(1, 4, "zeros")),
     "quantized, few rows": Case(
@@ -87,4 +104,6 @@ CASES = {
             meta(512, 128256), labels(512), *[wide(512)] * 3, softcap=30.0, ignore=-100
         )
     ),
+    "decoding": Case(call=lambda: decode(torch.bfloat16), has_products=True, is_short=True),
+    "decoding, int8": Case(call=lambda: decode(torch.int8), has_products=True, is_short=True),
 }
