@@ -61,7 +61,7 @@ TARGETS = {
             shared_total=167936,
             registers=65536,
             max_threads=2048,
-            matrix="HMMA",
+            matrix="[HI]MMA",
         ),
         Target(
             name="sm_90",
@@ -70,7 +70,7 @@ TARGETS = {
             shared_total=233472,
             registers=65536,
             max_threads=2048,
-            matrix="HGMMA",
+            matrix="[HIQ]GMMA",
         ),
         Target(
             name="sm_100",
@@ -79,7 +79,7 @@ TARGETS = {
             shared_total=233472,
             registers=65536,
             max_threads=2048,
-            matrix=r"UTC\w*MMA|HMMA",
+            matrix=r"UTC\w*MMA|[HI]MMA",
         ),
         Target(
             name="gfx942",

@@ -15,16 +15,19 @@ from llmtools.triton_kernels.norm import norm_backward, norm_forward
 from llmtools.triton_kernels.paged_attention import PagedCache, paged_attention
 from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
+from llmtools.triton_kernels.scaled_matmul import quantize_rows, scaled_matmul
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """call: launches kernels. has_products: whether they must be matrix instructions; is_short: of
-    fewer rows than sm_90's HGMMA takes, so that HMMA serves there too."""
+    fewer rows than sm_90's HGMMA takes, so that HMMA serves there too; without: targets whose
+    compiler refuses it."""
 
     call: Callable[[], object]
     has_products: bool = False
     is_short: bool = False
+    without: tuple[str, ...] = ()
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -79,6 +82,12 @@ def decode(dtype: torch.dtype, head_dim: int = 128) -> None:
     paged_attention(meta(16, 32, head_dim), cache, 8192, Masking(), head_dim**-0.5)
 
 
+def small_product(rows: int, dtype: torch.dtype) -> None:
+    codes = meta(rows, 4096, dtype=dtype)
+    weight = meta(4096, 4096, dtype=dtype)
+    scaled_matmul(codes, wide(rows), weight, wide(4096), None, dtype=torch.bfloat16)
+
+
 CASES = {
     "quantized, one row": Case(call=lambda: product(1, 4, "zeros")),
     "quantized, few rows": Case(
@@ -106,4 +115,9 @@ CASES = {
     ),
     "decoding": Case(call=lambda: decode(torch.bfloat16), has_products=True, is_short=True),
     "decoding, int8": Case(call=lambda: decode(torch.int8), has_products=True, is_short=True),
+    "int8 by int8": Case(call=lambda: small_product(512, torch.int8), has_products=True),
+    "fp8 by fp8": Case(
+        call=lambda: small_product(512, torch.float8_e4m3fn), has_products=True, without=("sm_80",)
+    ),
+    "rows to int8": Case(call=lambda: quantize_rows(meta(512, 8192), torch.int8)),
 }
