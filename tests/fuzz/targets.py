@@ -105,7 +105,7 @@ TARGETS = {
         mutate.in_json,
         ("tokenize short.jsonl -t base -o out.safetensors", *MODEL[1:], *TUNE),
     ),
-    "ranks": Target("bytes.gpt2.tiktoken", mutate.in_lines, (RANKED,)),
+    "ranks": Target("bytes.gpt2.tiktoken", mutate.in_bytes, (RANKED,)),
     "sentencepiece": Target("spm.model", mutate.in_bytes, (PIECES,)),
     "tokenizer_config.json": Target(
         "base/tokenizer_config.json", mutate.in_json, (*MODEL[2:], *TUNE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from llmtools.formats.document import Document, document_hash, read_documents
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import open_output
+from llmtools.formats.stream import COMPRESSED, STDIO, open_output, peek_stdin, standing_in
 from llmtools.formats.token_files import write_token_files
 from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import FrameBuilder, TokenFrame, Vocabulary
@@ -188,6 +190,20 @@ def tokenize(
     return recorder.counts
 
 
+@contextmanager
+def _plain_stdin(inputs: list[str]) -> Iterator[None]:
+    """Let `echo text | llm tokenize` mean that text: stdin that begins like no JSON is one."""
+    head = peek_stdin() if STDIO in inputs else b""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_text = not head.startswith(COMPRESSED)
+    if not start or start[:1] in b"{[" or not is_text:
+        yield
+        return
+    terminal.note("tokenize: stdin does not begin with { or [, so it is read as one plain text")
+    with standing_in(sys.stdin.buffer, "stdin.txt"):
+        yield
+
+
 class _Run:
     """The documents of a run, counted while they are encoded."""
 
@@ -217,7 +233,7 @@ class _Run:
             on_read=self._recorder.read,
             skips=self._skips,
         )
-        with terminal.progress("tokenize", unit="tok") as bar:
+        with terminal.progress("tokenize", unit="tok") as bar, _plain_stdin(self._inputs):
             found = encodable(documents, self._tokenizer, self._skips)
             for document, ids in encode_each(found, self._tokenizer, self._settings):
                 text = document.text

@@ -253,6 +253,11 @@ def _too_long(what: str) -> str:
     )
 
 
+_GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+# What compressed data begins with.
+COMPRESSED = (_GZIP, _ZSTD, _BZIP2)
+
+
 def open_input(path: str) -> InputStream:
     """Open PATH or '-' for reading, decompressed by magic bytes.
 
@@ -271,17 +276,24 @@ def open_input(path: str) -> InputStream:
     stored = _Hashing(source)
     buffered = io.BufferedReader(stored, READ_BYTES)
     magic = buffered.peek(4)[:4]
-    if magic[:2] == b"\x1f\x8b":
+    if magic.startswith(_GZIP):
         raw: Any = gzip.GzipFile(fileobj=buffered)
-    elif magic == b"\x28\xb5\x2f\xfd":
+    elif magic.startswith(_ZSTD):
         raw = io.BufferedReader(_ZstdReader(buffered), READ_BYTES)
-    elif magic[:3] == b"BZh":
+    elif magic.startswith(_BZIP2):
         raw = bz2.BZ2File(buffered)
     else:
         content = _Guarded(buffered, name, stored, is_plain=True)
         return InputStream(name, stored, content, first_line)
     content = _Guarded(raw, name, stored, is_plain=False)
     return InputStream(name, stored, content, first_line)
+
+
+def peek_stdin() -> bytes:
+    """The first bytes of stdin, which stay there; b'' where it is empty or something stands in."""
+    if _stand_in is not None:
+        return b""
+    return cast(io.BufferedReader, sys.stdin.buffer).peek(64)[:64]
 
 
 # What '-' stands for instead of stdin: bytes, the name they go by, the number of their first line.

@@ -18,7 +18,7 @@ from llmtools.errors import LLMToolsError
 from llmtools.formats.stream import write_file
 
 # Another one where what is kept is found out in another way.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from llmtools.tokenizer.chat import NO_EXTRAS, ChatExtras, ChatTemplate, Message
 from llmtools.tokenizer.facts import Facts, digest_of, recall, remember
 from llmtools.tokenizer.fast import WORTH_CHARS, Disagreement, FastEncoder, check
 from llmtools.tokenizer.identity import tokenizer_identity
+from llmtools.tokenizer.ids import check_ids
 from llmtools.tokenizer.pieces import PIECE_CHARS, can_be_cut, cut
 from llmtools.tokenizer.shield import encode_rendered, shield
 from llmtools.tokenizer.spans import supervised_spans
@@ -117,6 +118,7 @@ class Tokenizer:
     def _facts(self) -> Facts:
         found = recall(self._digest)
         if found is None:
+            check_ids(json.loads(self._text), self._vocabulary, self.where)
             found = Facts(
                 identity=tokenizer_identity(json.loads(self.to_json())),
                 vocab_size=max(self._vocabulary.values()) + 1,
