@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmtools.errors import InputError, UsageError
+from llmtools.formats.gguf_vocab import vocabulary_metadata
+from llmtools.tokenizer.chat import ChatExtras
 from llmtools.tokenizer.identity import tokenizer_identity
-from llmtools.tokenizer.load import load_tokenizer
+from llmtools.tokenizer.load import load_tokenizer, load_tokenizer_once
 from llmtools.tokenizer.tokenizer import SpecialRoles, Tokenizer
 from llmtools.tokenizer.train import TRAIN_PATTERNS, train_tokenizer
 from toy_tokenizer import ADVERSARIAL, TEXTS, fields_of, save_toy, toy_tokenizer
@@ -158,6 +160,46 @@ def test_settings_beside_a_tokenizer_are_read_and_saved(tmp_path: Path) -> None:
     again = load_tokenizer(copy)
     assert again.chat_template == loaded.chat_template and again.eos_id == 2
     assert json.loads((copy / "tokenizer_config.json").read_bytes())["model_max_length"] == 77
+
+
+def test_conversations_with_tools_have_a_template_of_their_own(tmp_path: Path) -> None:
+    save_toy(tmp_path / "tokenizer.json")
+    plain, with_tools = "plain {{ messages|length }}", "tools {{ tools|length }}"
+    named = {"default": plain, "tool_use": with_tools, "rag": "{{ documents }}"}
+    templates = [{"name": name, "template": text} for name, text in named.items()]
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": templates}))
+    loaded = load_tokenizer(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    loaded.save(copy)
+    said = [{"role": "user", "content": "x"}]
+    tools = ChatExtras(tools=[{"type": "function", "function": {"name": "f"}}])
+    for tokenizer in (loaded, load_tokenizer(copy)):
+        assert tokenizer.apply_chat_template(said) == "plain 1"
+        assert tokenizer.apply_chat_template(said, extras=tools) == "tools 1"
+        assert tokenizer.encode_chat(said, extras=tools) == tokenizer.encode("tools 1")
+    metadata = vocabulary_metadata(tmp_path, {"vocab_size": loaded.vocab_size})
+    assert metadata["tokenizer.chat_template"] == plain
+    assert metadata["tokenizer.chat_templates"] == ["tool_use", "rag"]
+    assert metadata["tokenizer.chat_template.tool_use"] == with_tools
+    for wrong in (7, [plain], [{"name": "default"}], [{"name": 1, "template": ""}]):
+        config.write_text(json.dumps({"chat_template": wrong}))
+        with pytest.raises(InputError, match="chat_template is not a string"):
+            load_tokenizer(tmp_path)
+
+
+def test_a_process_loads_a_tokenizer_once_until_its_files_change(tmp_path: Path) -> None:
+    file = save_toy(tmp_path / "tokenizer.json")
+    first = load_tokenizer_once(file)
+    assert load_tokenizer_once(str(file)) is first
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    second = load_tokenizer_once(file)
+    assert (first.eos_id, second.eos_id) == (0, 2)
+    save_toy(file, pattern="gpt4")
+    assert load_tokenizer_once(file).identity != second.identity
+    with pytest.raises(InputError, match="no such tokenizer"):
+        load_tokenizer_once(tmp_path / "none.json")
 
 
 def test_training_is_deterministic_and_bounded() -> None:

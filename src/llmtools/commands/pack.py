@@ -146,7 +146,7 @@ def pack(
     from llmtools.data.pack import BUFFER_TOKENS, MEMORY, PackSettings, check_settings
     from llmtools.data.pack import pack as run
     from llmtools.data.pack_fim import FimSettings
-    from llmtools.tokenizer.load import load_tokenizer
+    from llmtools.tokenizer.load import load_tokenizer_once
 
     settings = PackSettings(
         seq_len=seq_len,
@@ -165,7 +165,7 @@ def pack(
         encode=EncodeSettings(add_bos=strategy == "bos-bestfit", text_key=text_key, id_key=id_key),
     )
     check_settings(settings)
-    loaded = None if tokenizer is None else load_tokenizer(tokenizer)
+    loaded = None if tokenizer is None else load_tokenizer_once(tokenizer)
     if dry_run:
         from llmtools.plan.data import plan_pack
 

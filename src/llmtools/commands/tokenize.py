@@ -94,7 +94,7 @@ def tokenize(
     lean_process()
     from llmtools.data.encode import EncodeSettings
     from llmtools.data.encode import tokenize as run
-    from llmtools.tokenizer.load import load_tokenizer
+    from llmtools.tokenizer.load import load_tokenizer_once
 
     settings = EncodeSettings(
         add_bos=bos,
@@ -111,7 +111,7 @@ def tokenize(
             plan_tokenize(
                 names,
                 output,
-                load_tokenizer(tokenizer),
+                load_tokenizer_once(tokenizer),
                 settings,
                 form=form,
                 rejects=rejects,
@@ -123,7 +123,7 @@ def tokenize(
     counts = run(
         names,
         output,
-        load_tokenizer(tokenizer),
+        load_tokenizer_once(tokenizer),
         settings,
         form=form,
         rejects=rejects,

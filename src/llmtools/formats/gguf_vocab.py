@@ -14,12 +14,14 @@ import numpy as np
 
 from llmtools import terminal
 from llmtools.errors import InputError
+from llmtools.formats.chat_templates import DEFAULT, chat_templates
 from llmtools.formats.checkpoint import read_json_object
 from llmtools.formats.gguf_pre import DIGIT, GPT2, name_of
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-CHAT_TEMPLATE = "chat_template.jinja"
 
 # llama.cpp's token types.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -75,8 +77,12 @@ def _metadata(directory: Path, path: Path, config: Mapping[str, Any]) -> dict[st
     metadata["tokenizer.ggml.add_bos_token"] = bos is not None and first == bos
     metadata["tokenizer.ggml.add_eos_token"] = eos is not None and last == eos
     metadata["tokenizer.ggml.add_space_prefix"] = any(s.get("add_prefix_space") for s in steps)
-    if template := _chat_template(directory, settings):
-        metadata["tokenizer.chat_template"] = template
+    templates = chat_templates(directory, settings)
+    if DEFAULT in templates:
+        metadata[CHAT_TEMPLATE] = templates.pop(DEFAULT)
+    if templates:
+        metadata["tokenizer.chat_templates"] = list(templates)
+        metadata |= {f"{CHAT_TEMPLATE}.{name}": text for name, text in templates.items()}
     metadata["tokenizer.huggingface.json"] = path.read_text("utf-8")
     return metadata
 
@@ -177,15 +183,3 @@ def _added_ends(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
             first, last = (piece.get("SpecialToken", {}).get("id") for piece in ends)
             return first, last
     return None, None
-
-
-def _chat_template(directory: Path, settings: Mapping[str, Any]) -> str | None:
-    """The chat template of a model directory; the one named 'default' where there are several."""
-    path = directory / CHAT_TEMPLATE
-    if path.is_file():
-        return path.read_text("utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None

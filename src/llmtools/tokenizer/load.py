@@ -10,16 +10,23 @@ from typing import Any
 import orjson
 
 from llmtools.errors import InputError
+from llmtools.formats.chat_templates import (
+    CONFIG_FILE,
+    DEFAULT,
+    NAMED_FOLDER,
+    TEMPLATE_FILE,
+    TOOL_USE,
+    chat_templates,
+)
 from llmtools.formats.gguf import GGUFFile, is_gguf
+from llmtools.formats.gguf_vocab import CHAT_TEMPLATE
 from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
 from llmtools.formats.sentencepiece import is_sentencepiece, read_sentencepiece
 from llmtools.tokenizer import gguf_vocab, pair_files, sentencepiece, tiktoken
 from llmtools.tokenizer.tokenizer import (
     BOS_NAMES,
-    CONFIG_FILE,
     EOS_NAMES,
-    TEMPLATE_FILE,
     TOKENIZER_FILE,
     SpecialRoles,
     Tokenizer,
@@ -27,6 +34,8 @@ from llmtools.tokenizer.tokenizer import (
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 GENERATION_FILE = "generation_config.json"
+# Those of this process, each with what its files were then.
+_loaded: dict[str, tuple[list[tuple[str, int, int]], Tokenizer]] = {}
 MAX_FILE_BYTES = 1 << 28
 
 
@@ -67,7 +76,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         return _rebuilt(tiktoken.tokenizer_json(_read_bytes(place), place), place)
     if is_sentencepiece(head):
         return _from_sentencepiece(place)
-    return _from_text(place, {}, None, ())
+    return _from_text(place, {}, {}, ())
 
 
 def _from_sentencepiece(file: Path) -> Tokenizer:
@@ -75,6 +84,27 @@ def _from_sentencepiece(file: Path) -> Tokenizer:
     bos, eos = sentencepiece.ends(found)
     roles = SpecialRoles(bos=bos, eos=eos)
     return Tokenizer(sentencepiece.tokenizer_json(found, str(file)), roles, str(file))
+
+
+def load_tokenizer_once(path: str | Path) -> Tokenizer:
+    """As `load_tokenizer`, but a process that asks again gets the same one, unless a file changed.
+
+    For commands, which a worker calls once for each unit.
+    """
+    if is_hub_name(path):
+        return load_tokenizer(path)
+    place = Path(path).resolve()
+    if place.is_dir():
+        files = sorted([*place.iterdir(), *(place / NAMED_FOLDER).glob("*")])
+    else:
+        settings = (CONFIG_FILE, GENERATION_FILE, TEMPLATE_FILE, NAMED_FOLDER)
+        files = [place, *(place.parent / name for name in settings)]
+    found_states = ((str(file), file.stat()) for file in files if file.exists())
+    states = [(name, state.st_size, state.st_mtime_ns) for name, state in found_states]
+    found = _loaded.get(str(place))
+    if found is None or found[0] != states:
+        found = _loaded[str(place)] = (states, load_tokenizer(path))
+    return found[1]
 
 
 def _rebuilt(text: str, where: Path) -> Tokenizer:
@@ -92,13 +122,13 @@ def _from_directory(directory: Path) -> Tokenizer:
     return _from_text(
         directory / TOKENIZER_FILE,
         config,
-        _template(directory, config),
+        chat_templates(directory, config),
         _generation_stops(directory),
     )
 
 
 def _from_text(
-    file: Path, config: Mapping[str, Any], template: str | None, stop_ids: tuple[int, ...]
+    file: Path, config: Mapping[str, Any], templates: Mapping[str, str], stop_ids: tuple[int, ...]
 ) -> Tokenizer:
     text = _read_text(file)
     special = _special_tokens(text, str(file))
@@ -107,7 +137,8 @@ def _from_text(
         bos=_role(config, "bos_token", BOS_NAMES, special, file),
         eos=_role(config, "eos_token", EOS_NAMES, special, file),
         stops=tuple(content[id] for id in stop_ids if id in content),
-        chat_template=template,
+        chat_template=templates.get(DEFAULT),
+        tool_template=templates.get(TOOL_USE),
         config=config,
     )
     return Tokenizer(text, roles, str(file))
@@ -139,19 +170,6 @@ def _role(
     return token
 
 
-def _template(directory: Path, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja, else the configuration's chat_template (of several, `default`)."""
-    if (directory / TEMPLATE_FILE).is_file():
-        return _read_text(directory / TEMPLATE_FILE)
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise InputError(f"{directory / CONFIG_FILE}: chat_template is not a string")
-    return template
-
-
 def _generation_stops(directory: Path) -> tuple[int, ...]:
     """The ids that end an answer according to generation_config.json."""
     value = _read_object(directory / GENERATION_FILE).get("eos_token_id")
@@ -169,12 +187,13 @@ def _from_gguf(file: Path) -> Tokenizer:
         for role in ("bos", "eos", "eot", "padding", "unknown")
     }
     config = {"pad_token": named["padding"], "unk_token": named["unknown"]}
-    template = metadata.get("tokenizer.chat_template")
+    template, for_tools = (metadata.get(CHAT_TEMPLATE + suffix) for suffix in ("", f".{TOOL_USE}"))
     roles = SpecialRoles(
         bos=named["bos"] or next((t for t in BOS_NAMES if t in special), None),
         eos=named["eos"] or next((t for t in EOS_NAMES if t in special), None),
         stops=() if named["eot"] is None else (named["eot"],),
         chat_template=template if isinstance(template, str) else None,
+        tool_template=for_tools if isinstance(for_tools, str) else None,
         config={role: token for role, token in config.items() if token is not None},
     )
     return Tokenizer(text, roles, where)

@@ -14,6 +14,12 @@ import tokenizers
 
 from llmtools import terminal
 from llmtools.errors import InputError
+from llmtools.formats.chat_templates import (
+    CONFIG_FILE,
+    NAMED_FOLDER,
+    TEMPLATE_FILE,
+    TOOL_USE,
+)
 from llmtools.formats.stream import write_file
 from llmtools.tokenizer.chat import NO_EXTRAS, ChatExtras, ChatTemplate, Message
 from llmtools.tokenizer.facts import Facts, digest_of, recall, remember
@@ -25,8 +31,6 @@ from llmtools.tokenizer.shield import encode_rendered, shield
 from llmtools.tokenizer.spans import supervised_spans
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 
 # Where no configuration names them, the first of these among the special tokens.
 EOS_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>")
@@ -53,14 +57,16 @@ HARMONY_END = "<|return|>"
 class SpecialRoles:
     """Which tokens mean what, and the settings file that said so.
 
-    bos, eos: None where there is none. stops: further tokens that end an answer. config: the
-    contents of tokenizer_config.json, kept for saving.
+    bos, eos: None where there is none. stops: further tokens that end an answer. tool_template: in
+    place of chat_template where a conversation has tools. config: the contents of
+    tokenizer_config.json, kept for saving.
     """
 
     bos: str | None = None
     eos: str | None = None
     stops: tuple[str, ...] = ()
     chat_template: str | None = None
+    tool_template: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,6 +99,8 @@ class Tokenizer:
         # Whether another encoder can be used, by parse_special, once that is known.
         self._fast: dict[bool, FastEncoder | None] = {}
         self._num_chars = 0
+        # Compiled, by source.
+        self._templates: dict[str, ChatTemplate] = {}
         self._plain.encode_special_tokens = True
         if not self._plain.get_vocab_size(with_added_tokens=True):
             raise InputError(f"{where}: the vocabulary is empty")
@@ -277,7 +285,7 @@ class Tokenizer:
     @property
     def _written_ends(self) -> list[str]:
         """The ends of turns that the chat template writes."""
-        template = self.chat_template or ""
+        template = (self.chat_template or "") + (self._roles.tool_template or "")
         return [t for t in self.special_tokens if t in TURN_ENDS and t in template]
 
     @property
@@ -303,6 +311,10 @@ class Tokenizer:
         write_file(directory / CONFIG_FILE, text.encode())
         if self.chat_template is not None:
             write_file(directory / TEMPLATE_FILE, self.chat_template.encode())
+        if self._roles.tool_template is not None:
+            (directory / NAMED_FOLDER).mkdir(exist_ok=True)
+            file = directory / NAMED_FOLDER / f"{TOOL_USE}.jinja"
+            write_file(file, self._roles.tool_template.encode())
 
     @property
     def chat_template(self) -> str | None:
@@ -315,19 +327,28 @@ class Tokenizer:
 
     def with_chat_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template (see chat.CHATML)."""
-        roles = replace(self._roles, chat_template=template)
+        roles = replace(self._roles, chat_template=template, tool_template=None)
         return Tokenizer(self.to_json(), roles, self.where)
 
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        if self.chat_template is None:
+    def _template(self, extras: ChatExtras) -> ChatTemplate:
+        """The template of a conversation, as transformers chooses it."""
+        source = self.chat_template
+        if extras.tools is not None and self._roles.tool_template is not None:
+            source = self._roles.tool_template
+        if source is None:
             raise InputError(f"{self.where}: this tokenizer has no chat template")
+        if source not in self._templates:
+            self._templates[source] = ChatTemplate(source, self._token_names, self.where)
+        return self._templates[source]
+
+    @cached_property
+    def _token_names(self) -> dict[str, str]:
+        """The special tokens as a template may name them."""
         tokens = {"bos_token": self._roles.bos, "eos_token": self._roles.eos}
         for role in ("unk_token", "pad_token"):
             value = self._roles.config.get(role)
             tokens[role] = value.get("content") if isinstance(value, dict) else value
-        named = {role: token for role, token in tokens.items() if token is not None}
-        return ChatTemplate(self.chat_template, named, self.where)
+        return {role: token for role, token in tokens.items() if token is not None}
 
     def apply_chat_template(
         self,
@@ -342,7 +363,7 @@ class Tokenizer:
         Raises InputError when there is no template, or it refuses the conversation. See
         chat.ChatTemplate.render.
         """
-        return self._template.render(
+        return self._template(extras).render(
             messages,
             add_generation_prompt,
             extras=extras,
@@ -366,7 +387,7 @@ class Tokenizer:
         self._check_used(messages, extras)
         values = [list(messages), extras.tools, extras.documents, dict(extras.variables)]
         (shielded, tools, documents, variables), hidden = shield(values, self.special_tokens)
-        text = self._template.render(
+        text = self._template(extras).render(
             shielded,
             add_generation_prompt,
             extras=ChatExtras(tools=tools, documents=documents, variables=variables),
@@ -384,7 +405,7 @@ class Tokenizer:
         self._check_used(messages, extras)
         return supervised_spans(
             messages,
-            self._template,
+            self._template(extras),
             self.special_tokens,
             self._turn_ends,
             self.encode,
@@ -405,7 +426,7 @@ class Tokenizer:
             "tool_calls": any(message.get("tool_calls") for message in messages),
         }
         for name, is_given in given.items():
-            if is_given and not self._template.names(name):
+            if is_given and not self._template(extras).names(name):
                 raise InputError(
                     f"{self.where}: this chat template has no {name}, so they would be lost"
                 )
