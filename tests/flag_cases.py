@@ -344,6 +344,8 @@ CASES: dict[str, dict[str, Case]] = {
         "--tokenizer": Case("-t other.json"),
         "--seq-len": Case("--seq-len 32"),
         "--output": _output("pack"),
+        "--format": Case("--format npy"),
+        "--dtype": Case("--dtype int32", base=BASE["pack"] + " --format raw"),
         "--strategy": Case("--strategy best-fit"),
         "--long-docs": Case("--long-docs truncate", base=BEST_FIT),
         "--buffer": Case("--buffer 17", base=BEST_FIT),

@@ -25,6 +25,7 @@ from llmtools.commands.common import (
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import STDIO
+from llmtools.formats.token_forms import DtypeName
 
 app = make_app()
 
@@ -114,6 +115,17 @@ def pack(
             help="What --shuffle and --epochs may hold; more waits on disk.  [default: 512M]",
         ),
     ] = None,
+    format: Annotated[
+        Literal["packed", "raw", "npy", "megatron"],
+        typer.Option(
+            "--format",
+            help="packed: shards for llm pretrain. raw, npy, megatron: files of other programs.",
+        ),
+    ] = "packed",
+    dtype: Annotated[
+        DtypeName,
+        typer.Option("--dtype", help="Of raw, npy and megatron ids; auto: by the vocabulary."),
+    ] = "auto",
     force: Force = False,
     dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
@@ -158,6 +170,8 @@ def pack(
             spm_rate=0.5 if fim_spm_rate is None else fim_spm_rate,
             tokens=fim_names,
         ),
+        format=format,
+        dtype=dtype,
         shuffle=shuffle,
         seed=seed or 0,
         epochs=epochs,

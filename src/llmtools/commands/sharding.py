@@ -114,7 +114,7 @@ def _misplaced(values: dict[str, Any], is_first: bool, is_last: bool) -> list[st
         found.append("the last stage needs -o: stdout could not be resumed")
     if not is_last and output != STDIO:
         found.append(f"gives what it writes to the next stage; -o {output} belongs to the last one")
-    if not is_last and values.get("format", "frames") != "frames":
+    if not is_last and values.get("format", "frames") not in ("frames", "packed"):
         found.append(f"--format {values['format']} belongs to the last stage; others write frames")
     if not is_last and values.get("force"):
         found.append("-f belongs to the last stage")

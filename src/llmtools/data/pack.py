@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from llmtools import terminal
@@ -17,9 +18,11 @@ from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.packed import PackedWriter
+from llmtools.formats.row_export import RowExport
 from llmtools.formats.skips import OnError, Skips, open_skips
 from llmtools.formats.stream import InputStream, atomic_directory, open_input
 from llmtools.formats.tensor_header import is_container
+from llmtools.formats.token_forms import DtypeName, TokenForm
 from llmtools.formats.tokens import (
     PIPE_FRAME_BYTES,
     Agreement,
@@ -29,6 +32,7 @@ from llmtools.formats.tokens import (
 )
 from llmtools.tokenizer.tokenizer import Tokenizer
 
+PackFormat = Literal["packed", "raw", "npy", "megatron"]
 Strategy = Literal["concat", "best-fit", "bos-bestfit"]
 # 4,096 rows of 2,048, among which there is a fit for nearly every document.
 BUFFER_TOKENS = 8 << 20
@@ -44,9 +48,10 @@ class PackSettings:
     """How rows are filled.
 
     strategy: see pack_rows.py. buffer: tokens of documents that best-fit and bos-bestfit choose
-    from. long_docs: what best-fit does with documents longer than a row. shuffle: documents in an
-    order that `seed` decides. epochs: how often each document is packed. memory: bytes that
-    shuffled or repeated documents may take; more than that lies on disk.
+    from. long_docs: what best-fit does with documents longer than a row. format, dtype: packed
+    shards, or what row_export.py writes. shuffle: documents in an order that `seed` decides.
+    epochs: how often each document is packed. memory: bytes that shuffled or repeated documents may
+    take; more than that lies on disk.
     """
 
     seq_len: int
@@ -57,12 +62,18 @@ class PackSettings:
     seed: int = 0
     epochs: int = 1
     memory: int = MEMORY
+    format: PackFormat = "packed"
+    dtype: DtypeName = "auto"
     fim: FimSettings = field(default_factory=FimSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
 
 
 def check_settings(settings: PackSettings) -> None:
-    """Raises UsageError for a row or a buffer that cannot be."""
+    """Raises UsageError for a row, a buffer or a form that cannot be."""
+    if settings.format == "packed" and settings.dtype != "auto":
+        raise UsageError(f"--dtype {settings.dtype} has no effect with --format packed")
+    if settings.format != "packed":
+        TokenForm(name=settings.format, dtype=settings.dtype)
     if not 1 <= settings.seq_len <= MAX_SEQ_LEN:
         raise UsageError(f"--seq-len {settings.seq_len}: it must be 1 to {MAX_SEQ_LEN:,}")
     for name, rate in (("rate", settings.fim.rate), ("spm-rate", settings.fim.spm_rate)):
@@ -102,7 +113,7 @@ def pack(
         recorder.read_named(tokenizer.where)
     counts = {"documents": 0, "tokens": 0}
     packer: Packer | None = None
-    writer: PackedWriter | None = None
+    writer: PackedWriter | RowExport | None = None
     with (
         open_skips(output, rejects, on_error, force=force) as skips,
         atomic_directory(output, force=force) as directory,
@@ -119,9 +130,7 @@ def pack(
             ):
                 if packer is None or writer is None:
                     packer = open_packer(settings, frame.vocabulary)
-                    writer = PackedWriter(
-                        directory, seq_len=settings.seq_len, vocabulary=frame.vocabulary
-                    )
+                    writer = _open_writer(settings, directory, frame.vocabulary)
                 for block in packer.add(frame):
                     writer.add_block(block)
             remove(spool)
@@ -130,6 +139,11 @@ def pack(
         for block in packer.finish():
             writer.add_block(block)
         writer.close()
+        if settings.format == "megatron" and packer.padding:
+            recorder.warn(
+                f"pack: Megatron's files have no loss mask, so {packer.padding:,} tokens of padding"
+                " count as targets; take --strategy concat, or another format"
+            )
         totals = _totals(settings, counts, packer, writer)
         if fim is not None:
             totals["fim_documents"] = fim.documents
@@ -138,6 +152,15 @@ def pack(
         recorder.wrote_tree(directory)
         recorder.write_beside(directory)
     return totals | {"documents_skipped": skips.count}
+
+
+def _open_writer(
+    settings: PackSettings, directory: Path, vocabulary: Vocabulary
+) -> PackedWriter | RowExport:
+    if settings.format == "packed":
+        return PackedWriter(directory, seq_len=settings.seq_len, vocabulary=vocabulary)
+    form = TokenForm(name=settings.format, dtype=settings.dtype)
+    return RowExport(directory, seq_len=settings.seq_len, vocabulary=vocabulary, form=form)
 
 
 def _counted(
@@ -151,7 +174,10 @@ def _counted(
 
 
 def _totals(
-    settings: PackSettings, counts: dict[str, int], packer: Packer, writer: PackedWriter
+    settings: PackSettings,
+    counts: dict[str, int],
+    packer: Packer,
+    writer: PackedWriter | RowExport,
 ) -> dict[str, Any]:
     """What became of the tokens: rows hold epochs x tokens - cropped + padding."""
     in_rows = writer.num_rows * (settings.seq_len + 1)

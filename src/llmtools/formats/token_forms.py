@@ -104,7 +104,7 @@ def write_form(
             with output_faults(output), tempfile.TemporaryFile(dir=folder) as held:
                 for part in parts:
                     held.write(part)
-                out.write(_npy_header(held.tell() // dtype.itemsize, dtype))
+                out.write(npy_header((held.tell() // dtype.itemsize,), dtype))
                 held.seek(0)
                 while block := held.read(READ_BYTES):
                     out.write(block)
@@ -112,9 +112,9 @@ def write_form(
     recorder.write_beside(output)
 
 
-def _npy_header(num_ids: int, dtype: np.dtype[Any]) -> bytes:
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """The head of a .npy file, version 1.0. Source: NEP 1."""
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({num_ids},), }}"
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
     room = -(len(text) + 11) % _ALIGN
     body = text.encode() + b" " * room + b"\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
