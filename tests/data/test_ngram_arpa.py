@@ -42,7 +42,7 @@ def load(text: str | bytes, folder: Path) -> object:
 def test_what_is_written_scores_as_the_model_it_came_from(tmp_path):
     texts = [(Path(__file__).parents[2] / "docs" / "formats.md").read_text()]
     corpus = read_corpus(texts, "ccnet")
-    orders = estimate(corpus, NGramSettings(order=4, prune=(0, 0, 1)))
+    orders = list(estimate(corpus, NGramSettings(order=4, prune=(0, 0, 1))))
     model = build_model(hashed(corpus, orders), normalize="ccnet")
     data = b"".join(dump_arpa(corpus, orders))
     for content in (data, gzip.compress(data), zstandard.compress(data)):

@@ -70,7 +70,7 @@ def furthest(ours: dict, theirs: dict) -> float:
 
 def trained(texts: list[str], order: int, **settings: object) -> tuple[Corpus, list[Order]]:
     corpus = read_corpus(texts, "ccnet")
-    return corpus, estimate(corpus, NGramSettings(order=order, **settings))  # type: ignore[arg-type]
+    return corpus, list(estimate(corpus, NGramSettings(order=order, **settings)))  # type: ignore[arg-type]
 
 
 def model_of(texts: list[str], order: int = 3) -> NGramModel:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from llmtools.data.ngram_lm import Doubles, NGrams, extend_hash
 from llmtools.data.ngram_text import (
@@ -131,7 +132,8 @@ def read_corpus(texts: Iterable[str], normalize: str) -> Corpus:
     def flush() -> None:
         nonlocal held, num_bytes
         words = split_words(held, with_spans=True)
-        parts.append((table.number(words, b"".join(held)), words.places))
+        # A view would keep the array that has room for three times as many words.
+        parts.append((table.number(words, b"".join(held)), words.places.copy()))
         lengths.extend(np.diff(words.offsets).tolist())
         held, num_bytes = [], 0
 
@@ -219,84 +221,117 @@ class _Counted:
     suffixes: Offsets
 
 
-def _count(corpus: Corpus, order: int) -> list[_Counted]:
-    ids, left = corpus.ids, corpus.left
+def _count(corpus: Corpus, order: int) -> Iterator[_Counted]:
+    """The n-grams of one order after another, counted when they are asked for."""
+    ids = corpus.ids
     counts = np.bincount(ids, minlength=len(corpus.words)).astype(np.int32)
     first = np.zeros(len(counts), np.int32)
     first[ids] = np.arange(len(ids), dtype=np.int32)
     nothing = np.zeros(len(counts), np.int32)
-    found = [_Counted(first, counts, nothing, nothing)]
+    yield _Counted(first, counts, nothing, nothing)
     # The number of the n-gram that begins at each place; it is read only where there is one.
     numbers = ids.copy()
     for n in range(2, order + 1):
-        places = np.flatnonzero(left >= n).astype(np.int32)
-        keys = numbers[places].astype(np.int64) * len(corpus.words) + ids[places + n - 1]
-        ranks = np.argsort(keys)
-        keys, places = keys[ranks], places[ranks]
-        is_first = np.ones(len(keys), bool)
-        is_first[1:] = keys[1:] != keys[:-1]
-        starts = np.flatnonzero(is_first)
-        found.append(
-            _Counted(
-                places[starts],
-                np.diff(starts, append=len(keys)).astype(np.int32),
-                (keys[starts] // len(corpus.words)).astype(np.int32),
-                numbers[places[starts] + 1],
-            )
-        )
-        if n < order:
-            numbers[places] = np.cumsum(is_first, dtype=np.int32) - 1
+        yield _count_longer(corpus, n, numbers)
+
+
+def _count_longer(corpus: Corpus, n: int, numbers: Offsets) -> _Counted:
+    """The n-grams, from the numbers of (n-1)-grams by place, which become those of the n-grams."""
+    num_words = len(corpus.words)
+    places = np.flatnonzero(corpus.left >= n).astype(np.int32)
+    keys = numbers[places].astype(np.int64)
+    keys *= num_words
+    keys += corpus.ids[places + np.int32(n - 1)]
+    ranks = np.argsort(keys)
+    keys, places = keys[ranks], places[ranks]
+    del ranks
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    starts = np.flatnonzero(is_first).astype(np.int32)
+    firsts = places[starts]
+    found = _Counted(
+        firsts,
+        np.diff(starts, append=np.int32(len(keys))),
+        (keys[starts] // num_words).astype(np.int32),
+        numbers[firsts + np.int32(1)],
+    )
+    numbers[places] = np.cumsum(is_first, dtype=np.int32) - np.int32(1)
     return found
 
 
-def estimate(corpus: Corpus, settings: NGramSettings) -> list[Order]:
-    """The model's orders; fewer than asked for where no sentence is as long."""
-    order = min(settings.order, int(corpus.left.max()))
-    counted = _count(corpus, order)
-    sizes = [1, *(len(grams.counts) for grams in counted)]
-    orders: list[Order] = []
+def estimate(corpus: Corpus, settings: NGramSettings) -> Iterator[Order]:
+    """The model's orders, fewer than asked for where no sentence is as long.
+
+    They come one by one, so that two of them are in memory at most.
+    """
+    counted = _count(corpus, min(settings.order, int(corpus.left.max())))
+    grams: _Counted | None = next(counted)
     lower = np.full(1, 1.0 / (len(corpus.words) - 1))
     kept_before = np.ones(0, bool)
-    for n in range(1, order + 1):
-        grams = counted.pop(0)
-        adjusted: Integers = grams.counts.astype(np.int64)
-        if n < order:
-            longer = counted[0].suffixes
-            adjusted = np.bincount(longer, minlength=len(adjusted))
-            begins = corpus.ids[grams.places] == _BEGIN_ID
-            adjusted = np.where(begins, grams.counts, adjusted)
+    last: Order | None = None
+    n = 0
+    while grams is not None:
+        n += 1
+        longer = next(counted, None)
+        adjusted = _adjusted(corpus, grams, None if longer is None else longer.suffixes)
         if n == 1:
             adjusted[[0, _BEGIN_ID]] = 0
         discounts, is_fallback = find_discounts(adjusted)
-        taken = np.minimum(adjusted, np.array([0.0, *discounts])[np.minimum(adjusted, 3)])
         is_kept = np.ones(len(adjusted), bool)
         if settings.threshold(n):
             is_kept = grams.counts > settings.threshold(n)
-        size = sizes[n - 1]
-        totals = np.bincount(grams.prefixes, weights=adjusted, minlength=size)
-        missing = np.bincount(
-            grams.prefixes, weights=np.where(is_kept, taken, adjusted), minlength=size
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            gammas = np.where(totals > 0, missing / totals, 1.0)
-            probs = (adjusted - taken) / totals[grams.prefixes]
-        below = lower[0] if n == 1 else lower[grams.suffixes]
-        probs += gammas[grams.prefixes] * below
-        if n == 1:
-            probs[_BEGIN_ID] = 1.0
+        lower, gammas = _weigh(grams, adjusted, discounts, is_kept, lower)
+        del adjusted
+        if last is None:
+            lower[_BEGIN_ID] = 1.0
         else:
-            orders[-1].backoffs[:] = np.log10(gammas)[kept_before]
-        orders.append(
-            Order(
-                places=grams.places[is_kept],
-                probs=np.log10(probs[is_kept]),
-                backoffs=np.zeros(int(is_kept.sum())),
-                discounts=discounts,
-                is_fallback=is_fallback,
-            )
+            last.backoffs[:] = np.log10(gammas)[kept_before]
+            yield last
+        del gammas
+        last = Order(
+            places=grams.places[is_kept],
+            probs=np.log10(lower[is_kept]),
+            backoffs=np.zeros(int(is_kept.sum())),
+            discounts=discounts,
+            is_fallback=is_fallback,
         )
-        lower, kept_before = probs, is_kept
-    return orders
+        kept_before, grams = is_kept, longer
+    if last is not None:
+        yield last
+
+
+def _adjusted(corpus: Corpus, grams: _Counted, longer: Offsets | None) -> Integers:
+    """The a(.) of n-grams; longer: the suffixes of the next order, None for the highest."""
+    adjusted: Integers = grams.counts.astype(np.int64)
+    if longer is not None:
+        begins = corpus.ids[grams.places] == _BEGIN_ID
+        adjusted = np.where(begins, adjusted, np.bincount(longer, minlength=len(adjusted)))
+    return adjusted
+
+
+def _weigh(
+    grams: _Counted,
+    adjusted: Integers,
+    discounts: tuple[float, float, float],
+    is_kept: npt.NDArray[np.bool_],
+    lower: Doubles,
+) -> tuple[Doubles, Doubles]:
+    """p of each n-gram, (G,), and gamma of each (n-1)-gram; lower: p of these, (1,) at order 1."""
+    taken = np.array([0.0, *discounts])[np.minimum(adjusted, 3)]
+    np.minimum(adjusted, taken, out=taken)
+    size = len(lower)
+    totals = np.bincount(grams.prefixes, weights=adjusted, minlength=size)
+    lost = np.where(is_kept, taken, adjusted)
+    missing = np.bincount(grams.prefixes, weights=lost, minlength=size)
+    del lost
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gammas = np.where(totals > 0, missing / totals, 1.0)
+        probs = np.subtract(adjusted, taken, out=taken)
+        probs /= totals[grams.prefixes]
+    below = gammas[grams.prefixes]
+    below *= lower[grams.suffixes]
+    probs += below
+    return probs, gammas
 
 
 def find_discounts(adjusted: Integers) -> tuple[tuple[float, float, float], bool]:
@@ -312,7 +347,7 @@ def find_discounts(adjusted: Integers) -> tuple[tuple[float, float, float], bool
     return (float(found[0]), float(found[1]), float(found[2])), False
 
 
-def hashed(corpus: Corpus, orders: Sequence[Order]) -> Iterator[NGrams]:
+def hashed(corpus: Corpus, orders: Iterable[Order]) -> Iterator[NGrams]:
     """Estimates as a model is built of, one order after another."""
     for n, one in enumerate(orders, 1):
         hashes = corpus.hashes
@@ -320,4 +355,8 @@ def hashed(corpus: Corpus, orders: Sequence[Order]) -> Iterator[NGrams]:
             hashes = corpus.hashes[corpus.ids[one.places + n - 1]]
             for before in range(n - 2, -1, -1):
                 hashes = extend_hash(hashes, corpus.hashes[corpus.ids[one.places + before]])
-        yield NGrams(hashes=hashes, probs=one.probs, backoffs=one.backoffs)
+        grams = NGrams(hashes=hashes, probs=one.probs, backoffs=one.backoffs)
+        # What the loop still names would stay in memory while the next order is estimated.
+        del one, hashes
+        yield grams
+        del grams

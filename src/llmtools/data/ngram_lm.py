@@ -163,7 +163,8 @@ def build_model(
     percentiles: Doubles | None = None,
 ) -> NGramModel:
     """Lay n-grams out for lookup; raises InputError where two of one order have the same hash."""
-    tables, slots, counts = [], [], []
+    ngrams, segments = np.zeros((0, 2), np.uint64), [0]
+    slots, counts = [], []
     for n, grams in enumerate(orders, 1):
         ranks = np.argsort(grams.hashes)
         hashes = grams.hashes[ranks]
@@ -176,14 +177,18 @@ def build_model(
         counted = np.arange(len(hashes))
         rows = np.maximum.accumulate(homes - counted) + counted
         # The last row stays empty: every lookup ends there at the latest.
-        table = np.zeros((max(places, int(rows[-1]) + 1 if len(rows) else 0) + 1, 2), np.uint64)
-        table[rows, 0] = hashes
-        values = table.view(np.float32)
+        size = max(places, int(rows[-1]) + 1 if len(rows) else 0) + 1
+        # Grown where it stands: tables to be joined would be in memory twice. No view is left.
+        ngrams.resize((segments[-1] + size, 2), refcheck=False)
+        rows += segments[-1]
+        segments.append(len(ngrams))
+        ngrams[rows, 0] = hashes
+        values = ngrams.view(np.float32)
         values[rows, 2], values[rows, 3] = grams.probs[ranks], grams.backoffs[ranks]
-        tables.append(table)
+        del values, grams, ranks, hashes, homes, counted, rows
     return NGramModel(
-        ngrams=np.concatenate(tables),
-        segments=np.cumsum([0, *map(len, tables)], dtype=np.int64),
+        ngrams=ngrams,
+        segments=np.array(segments, np.int64),
         slots=np.array(slots, np.int64),
         counts=tuple(counts),
         normalize=normalize,
@@ -208,7 +213,8 @@ def dump_model(model: NGramModel) -> Iterator[bytes | memoryview]:
         "ngrams": " ".join(map(str, model.counts)),
         "documents": str(model.documents),
     }
-    return tensor_header.dump(arrays, metadata)
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    return tensor_header.dump_parts({name: [a] for name, a in arrays.items()}, dtypes, metadata)
 
 
 def load_model(path: Path) -> NGramModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from llmtools.data.ngram_arpa import dump_arpa
 from llmtools.data.ngram_estimate import (
     BATCH_BYTES,
     NGramSettings,
+    Order,
     estimate,
     hashed,
     read_corpus,
@@ -77,10 +78,11 @@ def train_ngram_model(
                     f"{', '.join(inputs)}: no documents in the input{skips.explain()}"
                 ) from fault
             num_documents = bar.count
-            orders = estimate(corpus, settings)
+            facts: list[_Facts] = []
+            orders = _noted(estimate(corpus, settings), facts)
             is_arpa = bare_suffix(output) == ".arpa"
             if is_arpa:
-                pieces: Iterator[bytes | memoryview] = dump_arpa(corpus, orders)
+                pieces: Iterator[bytes | memoryview] = dump_arpa(corpus, list(orders))
             else:
                 model = build_model(
                     hashed(corpus, orders), normalize=settings.normalize, documents=num_documents
@@ -99,13 +101,30 @@ def train_ngram_model(
         documents=num_documents,
         words=len(corpus.words),
         tokens=len(corpus.ids),
-        ngrams=[len(one.probs) for one in orders],
-        discounts=[list(one.discounts) for one in orders],
-        fallback_orders=[n for n, one in enumerate(orders, 1) if one.is_fallback],
+        ngrams=[one.ngrams for one in facts],
+        discounts=[one.discounts for one in facts],
+        fallback_orders=[n for n, one in enumerate(facts, 1) if one.is_fallback],
     )
     recorder.wrote(out)
     recorder.write_beside(output)
     return recorder.counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the manifest says of one order."""
+
+    ngrams: int
+    discounts: list[float]
+    is_fallback: bool
+
+
+def _noted(orders: Iterator[Order], facts: list[_Facts]) -> Iterator[Order]:
+    """The orders as they come, none held; `facts` gets what is to be remembered."""
+    for one in orders:
+        facts.append(_Facts(len(one.probs), list(one.discounts), one.is_fallback))
+        yield one
+        del one
 
 
 def check_suffix(output: str, held_out: list[str] | None = None) -> None:
