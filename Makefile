@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_DATA ?= $(LLMTOOLS_TEST_DATA)
 PYTEST_ARGS ?=
 
-.PHONY: demo test soak check bench docs clean
+.PHONY: demo test soak check bench docs kernels clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmtools needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -48,6 +48,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
+
+# Every Triton kernel: values in the interpreter, compiled for four GPUs, and docs/kernels.md. A GPU is
+# not needed.
+kernels: $(READY)
+	$(BIN)/pytest -q tests/kernels
+	$(BIN)/python tests/kernels/report.py
 
 # docs/cli.md from the program's own help.
 docs: $(READY)

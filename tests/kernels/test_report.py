@@ -1,0 +1,19 @@
+"""docs/kernels.md has every kernel that there is, and the bounds that follow from their sizes."""
+
+from __future__ import annotations
+
+from compiled import TARGETS
+from report import ALL, PAGE, WORK, bounds
+
+
+def test_the_page_is_of_these_kernels() -> None:
+    page = PAGE.read_text("utf-8")
+    assert bounds() in page, "run make kernels"
+    for target in TARGETS:
+        part = page.partition(f"### {target}\n")[2].partition("##")[0]
+        names = [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines()[4:] if line]
+        assert list(dict.fromkeys(names)) == list(ALL), f"{target}: run make kernels"
+
+
+def test_every_case_has_its_work() -> None:
+    assert set(WORK) == set(ALL)
