@@ -5,6 +5,7 @@ python tests/kernels/report.py        writes the page, a few minutes unless kern
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from compiled import TARGETS, compile_for, recorded
 from launches import CASES, Case, meta, wide
 from triton.compiler.errors import CompilationError
 
+from llmtools import triton_kernels
 from llmtools.triton_kernels.attention import Masking, attention_backward, attention_forward
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
@@ -119,7 +121,7 @@ def status_of(case: Case, target: str) -> list[list[str]]:
         try:
             found = compile_for(launch, limits)
         except CompilationError:
-            rows.append([launch.name, "-", "-", "-", "-", "not supported: the reference runs"])
+            rows.append([launch.name, "-", "-", "-", "-", "not supported"])
             continue
         faults = [
             fault
@@ -133,6 +135,13 @@ def status_of(case: Case, target: str) -> list[list[str]]:
         numbers = (found.registers, found.shared_bytes, found.warps_held, found.matrix)
         rows.append([launch.name, *map(str, numbers), ", ".join(faults) or "passes"])
     return rows
+
+
+def source_digest() -> str:
+    """A digest of the kernels and of the launches on the page, which is outdated by any change."""
+    package = Path(triton_kernels.__file__).parent
+    files = [*sorted(package.glob("*.py")), Path(__file__).with_name("launches.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def bounds() -> str:
@@ -157,7 +166,7 @@ def bounds() -> str:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD]
+    lines = [HEAD, f"Digest of what was compiled: `{source_digest()}`.\n"]
     for target in TARGETS:
         lines += [f"### {target}\n", "| case | kernel | registers | shared bytes | warps held |"]
         lines[-1] += " matrix instructions | status |"
@@ -177,7 +186,8 @@ Every kernel compiled ahead of time for four architectures, bf16 where a name sa
 and what the binary says: registers of a thread, shared memory of a block, warps that fill a
 multiprocessor at once, matrix instructions (HMMA, HGMMA, MFMA ...) in the code. A kernel passes
 without spills, within the target's shared memory, and with eight warps or more. `tests/kernels`
-holds all of them to that on all four, but attention, whose forward is held to it on NVIDIA's three.
+holds all of them to that on all four, but attention, whose forward is held to it on NVIDIA's three:
+where the gradient of attention spills, this page alone says so.
 Values are held to float64 in triton's interpreter, with every store traced.
 """
 BOUNDS_HEAD = """## How fast they could be

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from compiled import TARGETS
-from report import ALL, PAGE, WORK, bounds
+from report import ALL, PAGE, WORK, bounds, source_digest
 
 
 def test_the_page_is_of_these_kernels() -> None:
     page = PAGE.read_text("utf-8")
-    assert bounds() in page, "run make kernels"
+    assert bounds() in page and source_digest() in page, "run make kernels"
     for target in TARGETS:
         part = page.partition(f"### {target}\n")[2].partition("##")[0]
         names = [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines()[3:] if line]
