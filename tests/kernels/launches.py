@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from llmtools.triton_kernels.attention import Masking
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
+from llmtools.triton_kernels.masking import Masking
 from llmtools.triton_kernels.norm import norm_backward, norm_forward
-from llmtools.triton_kernels.paged_attention import PagedCache, paged_attention
+from llmtools.triton_kernels.paged_attention import paged_attention
+from llmtools.triton_kernels.paged_cache import PagedCache
 from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
 from llmtools.triton_kernels.scaled_matmul import quantize_rows, scaled_matmul

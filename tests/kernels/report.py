@@ -17,7 +17,8 @@ from launches import CASES, Case, meta, wide
 from triton.compiler.errors import CompilationError
 
 from llmtools import triton_kernels
-from llmtools.triton_kernels.attention import Masking, attention_backward, attention_forward
+from llmtools.triton_kernels.attention import attention_backward, attention_forward
+from llmtools.triton_kernels.masking import Masking
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 # What tests hold every launch to, beside no spills and the target's shared memory.

@@ -11,8 +11,9 @@ import pytest
 import torch
 from compiled import TARGETS, Launch, Resources, compile_for, recorded
 
-from llmtools.triton_kernels.attention import Masking, attention_forward
+from llmtools.triton_kernels.attention import attention_forward
 from llmtools.triton_kernels.launch import Config
+from llmtools.triton_kernels.masking import Masking
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 # Warps of a multiprocessor that must find room at once.

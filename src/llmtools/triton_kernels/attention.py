@@ -13,13 +13,12 @@ The backward sums in a fixed order, without atomics, so a step can be repeated b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
 from llmtools.triton_kernels.launch import Config, power_of_two, precision
+from llmtools.triton_kernels.masking import Masking
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -322,22 +321,6 @@ def grad_q_kernel(
         (dq * scale).to(DQ.dtype.element_ty),
         mask=is_query,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Masking:
-    """What a query sees and how its scores are bent.
-
-    causal: nothing behind itself. window: at most so many keys, its own the last. softcap: scores
-    become softcap * tanh(score / softcap). slopes_H: ALiBi, slope * (key place - query place) is
-    added. sinks_H: a score of each head that takes weight and has no value.
-    """
-
-    causal: bool = True
-    window: int | None = None
-    softcap: float | None = None
-    slopes_H: torch.Tensor | None = None
-    sinks_H: torch.Tensor | None = None
 
 
 def forward_config(head_dim: int, dtype: torch.dtype) -> Config:

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
+
+if triton.knobs.runtime.interpret:
+    from llmtools.triton_kernels.interpreter import install
+
+    install()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,19 +13,19 @@ the scores and those of values the weights, so that no tile is decoded element b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
-from llmtools.triton_kernels.attention import LN2, LOG2E, Masking, _scores
+from llmtools.triton_kernels.attention import LN2, LOG2E, _scores
 from llmtools.triton_kernels.launch import (
     Config,
     num_multiprocessors,
     power_of_two,
     precision,
 )
+from llmtools.triton_kernels.masking import Masking
+from llmtools.triton_kernels.paged_cache import PagedCache
 
 # A split has at least this many positions, and a sequence at most this many splits.
 LEAST_POSITIONS = 256
@@ -135,20 +135,6 @@ def combine_kernel(
     out_at = OUT + program.to(tl.int64) * HEAD_DIM + dims
     tl.store(out_at, out.to(OUT.dtype.element_ty), mask=dims < HEAD_DIM)
     tl.store(OUT_LSES + program, lse)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PagedCache:
-    """keys_PSKD, values_PSKD: the pool, heads contiguous; fp16, bf16, fp32, fp8 or int8.
-    table_BN: int32, pages of each sequence in order. lengths_B: int32, its own position included.
-    k_scales_PSK, v_scales_PSK: fp32, of one layout; None where elements are what they are."""
-
-    keys_PSKD: torch.Tensor
-    values_PSKD: torch.Tensor
-    table_BN: torch.Tensor
-    lengths_B: torch.Tensor
-    k_scales_PSK: torch.Tensor | None = None
-    v_scales_PSK: torch.Tensor | None = None
 
 
 def decode_config(head_dim: int) -> Config:

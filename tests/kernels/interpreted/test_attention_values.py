@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from llmtools.triton_kernels.attention import (
-    Masking,
     attention_backward,
     attention_forward,
 )
 from llmtools.triton_kernels.launch import Config
+from llmtools.triton_kernels.masking import Masking
 
 # Of the largest value: sums of a few dozen products in fp32, and the rounding of stored results.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llmtools.triton_kernels.attention import Masking
 from llmtools.triton_kernels.launch import Config
-from llmtools.triton_kernels.paged_attention import PagedCache, choose_splits, paged_attention
+from llmtools.triton_kernels.masking import Masking
+from llmtools.triton_kernels.paged_attention import choose_splits, paged_attention
+from llmtools.triton_kernels.paged_cache import PagedCache
 
 # Of the largest value: sums of a few dozen products in fp32, and the rounding of stored results.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
