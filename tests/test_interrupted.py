@@ -9,7 +9,7 @@ import pytest
 
 # Python's own shutdown would run what is registered with atexit; leaving at once does not.
 PROGRAM = """
-import atexit, signal, sys, threading, time
+import atexit, os, signal, sys, threading, time
 from llmtools import cli
 
 atexit.register(lambda: print("shutdown"))
@@ -22,9 +22,13 @@ cli.run = lambda argv: cli.guarded(work, False)
 cli.main([])
 """
 THREAD = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+JOINED = """thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+    thread.start()
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    thread.join()"""
 
 
-@pytest.mark.parametrize(("thread", "said"), [(THREAD, ""), ("pass", "shutdown\n")])
+@pytest.mark.parametrize(("thread", "said"), [(THREAD, ""), (JOINED, ""), ("pass", "shutdown\n")])
 def test_no_thread_is_stopped_below_a_librarys_frames(thread: str, said: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(thread=thread)],
@@ -35,3 +39,27 @@ def test_no_thread_is_stopped_below_a_librarys_frames(thread: str, said: str) ->
     )
     assert (ended.returncode, ended.stdout) == (130, said)
     assert ended.stderr.endswith("interrupted\n")
+
+
+SWALLOWED = """
+import signal, time
+from llmtools import cli
+
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def work():
+    Late()
+    time.sleep(60)
+
+cli.run = lambda argv: cli.guarded(work, False)
+cli.main([])
+"""
+
+
+def test_a_signal_that_a_finalizer_swallows_comes_up_again() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted\n")

@@ -152,8 +152,8 @@ def _leave_threads(code: int) -> None:
     """
     import contextlib
 
-    threading = sys.modules.get("threading")
-    if threading is None or not any(thread.daemon for thread in threading.enumerate()):
+    # Not threading.enumerate(): a join that a signal interrupts takes its thread for ended.
+    if len(sys._current_frames()) == 1:
         return
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -167,7 +167,7 @@ def _unraisable(fault: sys.UnraisableHookArgs) -> None:
     What is closed on the way out of such a run may run out again; one message is enough.
     """
     if fault.exc_type is not MemoryError:
-        sys.__unraisablehook__(fault)
+        signals.report_unraisable(fault)
 
 
 def run(argv: list[str]) -> int:

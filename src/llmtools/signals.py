@@ -31,7 +31,7 @@ def install() -> None:
     signal.signal(signal.SIGTERM, _unwind)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _unwind)
-    sys.unraisablehook = _hide_swallowed
+    sys.unraisablehook = report_unraisable
 
 
 def ignore() -> None:
@@ -96,8 +96,9 @@ def _raise(signum: int) -> None:
     raise SystemExit(128 + signum)
 
 
-def _hide_swallowed(unraisable: Any) -> None:
-    """What came up in a finalizer or a callback, which can only print it, comes up again soon."""
+def report_unraisable(unraisable: Any) -> None:
+    """Python's own report, but for a signal that came up in a finalizer or a callback: that one
+    could only be printed, and comes up again soon."""
     is_ours = issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)
     if _received is None or not is_ours:
         sys.__unraisablehook__(unraisable)
