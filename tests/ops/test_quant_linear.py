@@ -8,9 +8,9 @@ import torch
 from llmtools.ops.packed_weight import pack_weight
 from llmtools.ops.quant_linear import (
     _product,
-    kernel_refusal,
     quant_linear,
     quant_linear_reference,
+    quant_refusal,
 )
 
 
@@ -53,10 +53,10 @@ def test_gradients_are_those_of_the_definition():
 
 def test_torch_finds_the_op_sound():
     packed = weight()
-    args = (packed.codes, packed.scales_GN, packed.zeros_GN, None, None, 4, 32)
+    args = (packed.codes, packed.scales_GN, packed.zeros_GN, None, None, 4, 32, False)
     torch.library.opcheck(_product, (torch.randn(3, 96, requires_grad=True), *args))
 
 
 def test_the_kernel_names_what_it_does_not_take():
-    assert kernel_refusal(torch.zeros(1, dtype=torch.bfloat16)) is None
-    assert "float32" in (kernel_refusal(torch.zeros(1)) or "")
+    assert quant_refusal(torch.zeros(1, dtype=torch.bfloat16)) is None
+    assert "float32" in (quant_refusal(torch.zeros(1)) or "")

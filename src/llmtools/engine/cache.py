@@ -28,7 +28,8 @@ class SequenceCache:
     def __init__(
         self, config: ModelConfig, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        shape = (config.num_key_value_heads, capacity, config.head_dim)
+        positions = -(-capacity // ops.PAGE) * ops.PAGE
+        shape = (config.num_key_value_heads, positions, config.head_dim)
         layers = range(config.num_hidden_layers)
         self._keys = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
         self._values = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]

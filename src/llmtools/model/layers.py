@@ -45,6 +45,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ops.rms_norm(x, self.weight, self.eps)
 
+    def after_adding(
+        self, x: torch.Tensor, residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The norm of x + residual, and x + residual."""
+        return ops.add_rms_norm(x, residual, self.weight, self.eps)
+
 
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions."""
@@ -68,8 +74,8 @@ class Attention(nn.Module):
         context: AttentionContext,
     ) -> torch.Tensor:
         T, D = x_TC.shape[0], self.head_dim
-        q_THD = ops.apply_rope(self.q_proj(x_TC).view(T, -1, D), *rope)
-        k_TKD = ops.apply_rope(self.k_proj(x_TC).view(T, -1, D), *rope)
+        q_THD, k_TKD = self.q_proj(x_TC).view(T, -1, D), self.k_proj(x_TC).view(T, -1, D)
+        q_THD, k_TKD = ops.apply_rope(q_THD, k_TKD, *rope)
         v_TKD = self.v_proj(x_TC).view(T, -1, D)
         out_THD = context.attend(self.layer, q_THD, k_TKD, v_TKD)
         out: torch.Tensor = self.o_proj(out_THD.reshape(T, -1))
@@ -107,6 +113,7 @@ class Block(nn.Module):
         rope: tuple[torch.Tensor, torch.Tensor],
         context: AttentionContext,
     ) -> torch.Tensor:
-        x_TC = x_TC + self.self_attn(self.input_layernorm(x_TC), rope, context)
-        out: torch.Tensor = x_TC + self.mlp(self.post_attention_layernorm(x_TC))
+        attended_TC = self.self_attn(self.input_layernorm(x_TC), rope, context)
+        normed_TC, x_TC = self.post_attention_layernorm.after_adding(attended_TC, x_TC)
+        out: torch.Tensor = x_TC + self.mlp(normed_TC)
         return out

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llmtools.ops.packed_weight import PackedWeight, unpack_weight
+from llmtools.ops.path import choose, dtype_refusal
 
 
 def quant_linear_reference(
@@ -31,11 +32,9 @@ def _unpacked(weight: PackedWeight, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-def kernel_refusal(x: torch.Tensor) -> str | None:
+def quant_refusal(x: torch.Tensor) -> str | None:
     """Why the kernel does not take these activations; None where it does."""
-    if x.dtype not in (torch.float16, torch.bfloat16):
-        return f"activations in {str(x.dtype).removeprefix('torch.')}; fp16 and bf16 are known"
-    return None
+    return dtype_refusal((x,), (torch.float16, torch.bfloat16))
 
 
 @torch.library.custom_op("llmtools::quant_linear", mutates_args=())
@@ -48,8 +47,9 @@ def _product(
     bias_N: torch.Tensor | None,
     bits: int,
     group_size: int,
+    is_kernel: bool,
 ) -> torch.Tensor:
-    if x_MK.device.type == "cuda" and kernel_refusal(x_MK) is None:
+    if is_kernel:
         from llmtools.triton_kernels.quant_matmul import quant_matmul
 
         return quant_matmul(
@@ -68,7 +68,7 @@ def _(x_MK: torch.Tensor, codes: torch.Tensor, *rest: Any) -> torch.Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    x, codes, scales, zeros, table, bias, bits, group_size = inputs
+    x, codes, scales, zeros, table, bias, bits, group_size, _ = inputs
     ctx.save_for_backward(codes, scales, zeros, table)
     ctx.sizes = bits, group_size, x.shape[1], None if bias is None else bias.dtype
 
@@ -87,7 +87,7 @@ def _backward(ctx: Any, grad_MN: torch.Tensor) -> tuple[torch.Tensor | None, ...
         grad_x = grad_MN @ weight.T
     if bias_dtype is not None and ctx.needs_input_grad[5]:
         grad_bias = grad_MN.sum(0, dtype=torch.float32).to(bias_dtype)
-    return grad_x, None, None, None, None, grad_bias, None, None
+    return grad_x, None, None, None, None, grad_bias, None, None, None
 
 
 _product.register_autograd(_backward, setup_context=_keep)
@@ -97,6 +97,9 @@ def quant_linear(
     x: torch.Tensor, weight: PackedWeight, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """x (..., K) times a packed weight, plus bias (N,), in the dtype of x."""
+    way = choose("quant_linear", x, lambda: quant_refusal(x))
+    if way == "reference":
+        return quant_linear_reference(x, weight, bias)
     x = x if weight.order_K is None else x.index_select(-1, weight.order_K)
     rows = x.reshape(-1, weight.num_inputs)
     rows = rows if rows.stride(-1) == 1 else rows.contiguous()
@@ -109,5 +112,6 @@ def quant_linear(
         bias,
         weight.bits,
         weight.group_size,
+        way == "triton",
     )
     return out.view(*x.shape[:-1], weight.num_outputs)

@@ -1,6 +1,6 @@
-"""Log-probabilities of labels, from logits or fused with the product that makes them.
+"""Log-probabilities of labels from logits, and their gradients.
 
-    T  tokens     C  hidden size     V  vocabulary     IGNORE  a label that counts for nothing
+    T  tokens     V  vocabulary     IGNORE  a label that counts for nothing
 
     z = logits, or softcap * tanh(logits / softcap)
     lse = log sum exp z        log_prob = z[label] - lse
@@ -11,13 +11,10 @@ of lse, give
 
     dz = (b - a) softmax(z) + a onehot(label)        dlogits = dz (1 - (z / softcap)^2)
 
-which is written over the logits. The fused form makes the logits of a chunk of tokens at a time
-and never holds more, forward or backward (after Liger's, Hsu et al. 2024).
+which is written over the logits. ops.loss fuses them with the product that makes the logits.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -25,8 +22,6 @@ import triton.language as tl
 
 from llmtools.triton_kernels.launch import power_of_two
 
-# A chunk's logits are about as many as the hidden states of all tokens, but at least these rows.
-LEAST_CHUNK = 256
 BLOCK = 4096
 
 
@@ -126,111 +121,3 @@ def log_probs_grad_(
             logits_TV.stride(0),
             IGNORE=ignore, SOFTCAP=softcap is not None, BLOCK_V=block, num_warps=8,
         )  # fmt: skip
-
-
-def chunk_rows(num_tokens: int, hidden_size: int, vocabulary: int) -> int:
-    """Tokens whose logits are made at a time: a power of two, about T * C / V."""
-    wanted = max(LEAST_CHUNK, num_tokens * hidden_size // max(1, vocabulary))
-    return 1 << (wanted - 1).bit_length()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearLoss:
-    """Sums over tokens, fp32, and gradients of their total, None where none were asked for."""
-
-    cross_entropy: torch.Tensor
-    z_loss: torch.Tensor
-    grad_hidden_TC: torch.Tensor | None
-    grad_weight_VC: torch.Tensor | None
-
-
-def linear_cross_entropy(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    *,
-    ignore: int,
-    z_weight: float = 0.0,
-    softcap: float | None = None,
-    has_gradient: bool = True,
-    chunk: int | None = None,
-) -> LinearLoss:
-    """Cross-entropy and z_weight * lse^2 of hidden W^T, summed over labelled tokens.
-
-    Gradients are of the sum of both and made on the way, so that no logits are made twice; a
-    caller scales them by what reaches the loss.
-    """
-    T, C = hidden_TC.shape
-    chunk = chunk or chunk_rows(T, C, len(weight_VC))
-    sums = hidden_TC.new_zeros(2, dtype=torch.float32)
-    grad_hidden = torch.empty_like(hidden_TC) if has_gradient else None
-    grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32) if has_gradient else None
-    for start in range(0, T, chunk):
-        hidden, labels = hidden_TC[start : start + chunk], labels_T[start : start + chunk]
-        logits = hidden @ weight_VC.T
-        found, lses = log_probs(logits, labels, softcap=softcap, ignore=ignore)
-        sums += torch.stack([-found.sum(), z_weight * lses.square().sum()])
-        if grad_hidden is None or grad_weight is None:
-            continue
-        log_probs_grad_(
-            logits, labels, lses, torch.full_like(lses, -1), 2 * z_weight * lses,
-            softcap=softcap, ignore=ignore,
-        )  # fmt: skip
-        torch.mm(logits, weight_VC, out=grad_hidden[start : start + chunk])
-        grad_weight += logits.T @ hidden
-    return LinearLoss(
-        cross_entropy=sums[0],
-        z_loss=sums[1],
-        grad_hidden_TC=grad_hidden,
-        grad_weight_VC=None if grad_weight is None else grad_weight.to(weight_VC.dtype),
-    )
-
-
-def linear_log_probs(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    *,
-    ignore: int,
-    softcap: float | None = None,
-    chunk: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """log_prob and lse of each token, (T,) fp32, of the logits hidden W^T."""
-    T, C = hidden_TC.shape
-    chunk = chunk or chunk_rows(T, C, len(weight_VC))
-    parts = [
-        log_probs(hidden @ weight_VC.T, labels, softcap=softcap, ignore=ignore)
-        for hidden, labels in zip(hidden_TC.split(chunk), labels_T.split(chunk), strict=True)
-    ]
-    found, lses = zip(*parts, strict=True)
-    return torch.cat(found), torch.cat(lses)
-
-
-def linear_log_probs_backward(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    lses_T: torch.Tensor,
-    grad_log_probs_T: torch.Tensor,
-    grad_lses_T: torch.Tensor,
-    *,
-    ignore: int,
-    softcap: float | None = None,
-    chunk: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of hidden and weight. Logits are made again: what reaches each token was not
-    known in the forward, and holding them is what this avoids."""
-    T, C = hidden_TC.shape
-    chunk = chunk or chunk_rows(T, C, len(weight_VC))
-    grad_hidden = torch.empty_like(hidden_TC)
-    grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32)
-    for start in range(0, T, chunk):
-        part = slice(start, start + chunk)
-        logits = hidden_TC[part] @ weight_VC.T
-        log_probs_grad_(
-            logits, labels_T[part], lses_T[part], grad_log_probs_T[part], grad_lses_T[part],
-            softcap=softcap, ignore=ignore,
-        )  # fmt: skip
-        torch.mm(logits, weight_VC, out=grad_hidden[part])
-        grad_weight += logits.T @ hidden_TC[part]
-    return grad_hidden, grad_weight.to(weight_VC.dtype)

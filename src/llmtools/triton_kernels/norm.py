@@ -25,9 +25,6 @@ from llmtools.triton_kernels.launch import num_multiprocessors, power_of_two
 
 # Elements of a program's block, where a vector is no longer.
 BLOCK_ELEMENTS = 4096
-# A vector is one block of one program; the backward holds five of them, and spills beyond this.
-LARGEST_FORWARD = 32768
-LARGEST_BACKWARD = 8192
 
 
 @triton.jit
@@ -142,7 +139,7 @@ def norm_forward(
 ) -> Normed:
     """is_centred: LayerNorm. x, residual: (T, H, C), vectors contiguous, tokens and heads anywhere.
 
-    C is at most LARGEST_FORWARD.
+    C is at most limits.LARGEST_NORM.
     """
     T, H, C = x_THC.shape
     out = torch.empty((T, H, C), dtype=x_THC.dtype, device=x_THC.device)
@@ -175,7 +172,7 @@ def norm_backward(
     """Gradients of x (and so of the residual), the weight and the bias, None without one.
 
     grad_sums: what reaches x + residual past the norm. The rest is of the forward. C is at most
-    LARGEST_BACKWARD.
+    limits.LARGEST_NORM_BACKWARD.
     """
     T, H, C = sums_THC.shape
     dz = torch.empty((T, H, C), dtype=sums_THC.dtype, device=sums_THC.device)

@@ -14,11 +14,7 @@ import triton
 import triton.language as tl
 
 from llmtools.triton_kernels.launch import Config, power_of_two
-
-# Values of the largest code.
-LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
-# A row is one block of one program.
-LARGEST_ROW = 32768
+from llmtools.triton_kernels.limits import LARGEST_CODE
 
 
 @triton.jit
@@ -86,7 +82,7 @@ def scaled_config(num_rows: int) -> Config:
 def quantize_rows(x_MK: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes (M, K) of `dtype`, int8 or float8_e4m3fn, and scales (M,) fp32; rows are contiguous.
 
-    K is at most LARGEST_ROW. Halves round up; torch rounds them to even.
+    K is at most limits.LARGEST_ROW. Halves round up; torch rounds them to even.
     """
     M, K = x_MK.shape
     codes = torch.empty((M, K), dtype=dtype, device=x_MK.device)
@@ -94,7 +90,7 @@ def quantize_rows(x_MK: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor,
     if M:
         block = power_of_two(K)
         quantize_rows_kernel[(M,)](
-            x_MK, codes, scales, x_MK.stride(0), K, LARGEST_CODE=LARGEST[dtype], BLOCK_K=block,
+            x_MK, codes, scales, x_MK.stride(0), K, LARGEST_CODE=LARGEST_CODE[dtype], BLOCK_K=block,
             num_warps=min(16, max(4, block // 1024)),
         )  # fmt: skip
     return codes, scales

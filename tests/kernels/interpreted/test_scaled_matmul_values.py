@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llmtools.triton_kernels.launch import Config
+from llmtools.triton_kernels.limits import LARGEST_CODE
 from llmtools.triton_kernels.scaled_matmul import (
-    LARGEST,
     quantize_rows,
     scaled_config,
     scaled_matmul,
@@ -15,7 +15,7 @@ from llmtools.triton_kernels.scaled_matmul import (
 
 # Of the largest value: sums are exact in int32, near it in fp32, and rounded once.
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-STORED = pytest.mark.parametrize("stored", list(LARGEST), ids=str)
+STORED = pytest.mark.parametrize("stored", list(LARGEST_CODE), ids=str)
 SMALL = Config(blocks={"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_K": 32})
 
 
@@ -26,7 +26,7 @@ def error(found, want):
 def drawn(M, K, N, stored):
     torch.manual_seed(0)
     x, w = (
-        (100 * torch.randn(rows, K)).clamp(-LARGEST[stored], LARGEST[stored]).to(stored)
+        (100 * torch.randn(rows, K)).clamp(-LARGEST_CODE[stored], LARGEST_CODE[stored]).to(stored)
         for rows in (M, N)
     )
     return x, torch.rand(M) / 100, w, torch.rand(N) / 100, torch.randn(N)
@@ -62,7 +62,7 @@ def test_rows_are_rounded_to_the_nearest_code(shape, stored, dtype):
     x = torch.randn(shape[0], shape[1] + 3).to(dtype)[:, : shape[1]]
     codes, scales = quantize_rows(x, stored)
     largest = x.double().abs().amax(1)
-    assert error(scales * LARGEST[stored], largest) < 1e-6
+    assert error(scales * LARGEST_CODE[stored], largest) < 1e-6
     # Half a code of int8; three bits of mantissa of fp8, and half of its least code.
     off = (codes.double() * scales.double()[:, None] - x.double()).abs()
     step = scales.double()[:, None] / 2
