@@ -145,14 +145,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _leave_threads(code: int) -> None:
-    """End the process now if an interruption left a thread behind, as a second Ctrl-C does.
+    """End the process now if an interruption left a thread behind, as a second Ctrl-C may.
 
     Python's own shutdown stops such a thread wherever it next takes the interpreter's lock; where
     that is below a library's C++ frames, as in a step of a model, the process aborts.
     """
     import contextlib
 
-    # Not threading.enumerate(): a join that a signal interrupts takes its thread for ended.
+    # Not threading.enumerate(), which leaves out threads that a library began.
     if len(sys._current_frames()) == 1:
         return
     for stream in (sys.stdout, sys.stderr):
