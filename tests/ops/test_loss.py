@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -91,6 +94,15 @@ def test_a_frozen_weight_gets_no_gradient_and_none_is_made():
     assert hidden.grad is not None and weight.grad is None
 
 
+def test_no_gradient_is_made_where_none_is_kept(monkeypatch):
+    hidden, weight, labels = drawn()
+    monkeypatch.setattr(loss, "log_probs_grad_", None)
+    with torch.no_grad():
+        cross_entropy(hidden.requires_grad_(), weight.requires_grad_(), labels)
+    with pytest.raises(TypeError):
+        cross_entropy(hidden, weight, labels)
+
+
 def test_autocast_rounds_the_product_and_not_the_sums():
     hidden, weight, labels = drawn()
     want = gradients(cross_entropy_reference, hidden.bfloat16(), weight.bfloat16(), labels)
@@ -100,14 +112,34 @@ def test_autocast_rounds_the_product_and_not_the_sums():
     assert 0 < difference(found, [part.float() for part in want]) < 2**-6
 
 
-def test_torch_finds_the_ops_sound_and_compiles_them():
+def test_a_second_backward_is_refused_as_the_first_one_s_gradients_are_scaled_in_place():
     hidden, weight, labels = drawn()
-    hidden.requires_grad_()
-    given = (hidden, weight, labels, 0.1, 3.0, True, False, False)
-    torch.library.opcheck(loss._cross_entropy_op, given)
-    torch.library.opcheck(loss._log_probs_op, (hidden, weight, labels, None, False))
+    out = cross_entropy(hidden.requires_grad_(), weight, labels)
+    (3 * out).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_it_compiles_whole():
+    hidden, weight, labels = drawn()
     compiled = torch.compile(cross_entropy, backend="aot_eager", fullgraph=True)
-    assert torch.allclose(compiled(hidden, weight, labels), cross_entropy(hidden, weight, labels))
+    found = gradients(compiled, hidden, weight, labels, softcap=3.0)
+    assert difference(found, gradients(cross_entropy, hidden, weight, labels, softcap=3.0)) < 1e-6
+
+
+def test_a_loss_on_a_cpu_does_without_torch_s_compiler():
+    program = """
+import sys, torch
+from llmtools import ops
+q = torch.randn(5, 2, 8, requires_grad=True)
+ops.attention(q, q, q, [5]).sum().backward()
+x = torch.randn(4, 8, requires_grad=True)
+ops.cross_entropy(ops.swiglu(ops.rms_norm(x, x[0], 1e-5), x), x, torch.arange(4)).backward()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    # Importing it takes a second and 160 MB.
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_chunks_hold_about_as_much_as_the_hidden_states(monkeypatch):

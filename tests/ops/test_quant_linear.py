@@ -30,6 +30,8 @@ def test_it_is_the_definition(kind, shape):
     want = quant_linear_reference(x, packed, bias)
     assert want.shape == (*shape[:-1], 10)
     torch.testing.assert_close(quant_linear(x, packed, bias), want, rtol=1e-5, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(quant_linear(x, packed, bias), want, rtol=1e-5, atol=1e-4)
 
 
 def test_inputs_are_taken_in_the_order_of_the_weight():

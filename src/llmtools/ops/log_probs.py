@@ -25,9 +25,8 @@ def log_probs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log_prob of each label and lse of each token, (T,) fp32; 0 where the label is IGNORE."""
     if way == "triton":
-        from llmtools.triton_kernels import loss
-
-        return loss.log_probs(logits_TV, labels_T, softcap=softcap, ignore=IGNORE)
+        both: tuple[torch.Tensor, torch.Tensor] = _op(logits_TV, labels_T, softcap)
+        return both
     z = _capped(logits_TV.float(), softcap)
     kept = labels_T != IGNORE
     lses = z.logsumexp(-1).where(kept, 0.0)
@@ -46,12 +45,7 @@ def log_probs_grad_(
 ) -> None:
     """Write the gradient of the logits over them; gradients of the outputs are (T,) fp32."""
     if way == "triton":
-        from llmtools.triton_kernels import loss
-
-        loss.log_probs_grad_(
-            logits_TV, labels_T, lses_T, grad_log_probs_T, grad_lses_T,
-            softcap=softcap, ignore=IGNORE,
-        )  # fmt: skip
+        _grad_op_(logits_TV, labels_T, lses_T, grad_log_probs_T, grad_lses_T, softcap)
         return
     kept = labels_T != IGNORE
     of_label, of_lse = (x.where(kept, 0.0)[:, None] for x in (grad_log_probs_T, grad_lses_T))
@@ -62,9 +56,42 @@ def log_probs_grad_(
     grad.scatter_add_(1, labels_T.where(kept, 0)[:, None], of_label)
     if slope is not None:
         grad.mul_(slope)
-    if grad.data_ptr() != logits_TV.data_ptr():
+    if softcap is not None or logits_TV.dtype != grad.dtype:
         logits_TV.copy_(grad)
 
 
 def _capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+@torch.library.custom_op("llmtools::log_probs", mutates_args=())
+def _op(
+    logits_TV: torch.Tensor, labels_T: torch.Tensor, softcap: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from llmtools.triton_kernels import loss
+
+    return loss.log_probs(logits_TV, labels_T, softcap=softcap, ignore=IGNORE)
+
+
+@_op.register_fake
+def _(
+    logits_TV: torch.Tensor, labels_T: torch.Tensor, softcap: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    found, lses = (logits_TV.new_empty(len(logits_TV), dtype=torch.float32) for _ in range(2))
+    return found, lses
+
+
+@torch.library.custom_op("llmtools::log_probs_grad_", mutates_args=("logits_TV",))
+def _grad_op_(
+    logits_TV: torch.Tensor,
+    labels_T: torch.Tensor,
+    lses_T: torch.Tensor,
+    grad_log_probs_T: torch.Tensor,
+    grad_lses_T: torch.Tensor,
+    softcap: float | None,
+) -> None:
+    from llmtools.triton_kernels import loss
+
+    loss.log_probs_grad_(
+        logits_TV, labels_T, lses_T, grad_log_probs_T, grad_lses_T, softcap=softcap, ignore=IGNORE
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from llmtools.ops.log_probs import IGNORE as IGNORE
 from llmtools.ops.log_probs import log_probs, log_probs_grad_
@@ -73,10 +74,11 @@ def cross_entropy(
         kept = labels_T != IGNORE
         if not bool(kept.all()):
             hidden_TC, labels_T = hidden_TC[kept], labels_T[kept]
-    asked = [x.requires_grad and torch.is_grad_enabled() for x in (hidden_TC, weight_VC)]
-    loss: torch.Tensor
-    loss, _, _ = _cross_entropy_op(
-        *_products(hidden_TC, weight_VC), labels_T, z_weight, softcap, *asked, way == "triton"
+    if not torch.is_grad_enabled():
+        # A Function is not told of it, and would make gradients of parameters.
+        hidden_TC, weight_VC = hidden_TC.detach(), weight_VC.detach()
+    loss: torch.Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        *_products(hidden_TC, weight_VC), labels_T, z_weight, softcap, way
     )
     return loss
 
@@ -97,8 +99,8 @@ def linear_log_probs(
     if way == "reference":
         found, lses = log_probs_reference(hidden_TC, weight_VC, labels_T, softcap=softcap)
         return found.float(), lses.float()
-    both: tuple[torch.Tensor, torch.Tensor] = _log_probs_op(
-        *_products(hidden_TC, weight_VC), labels_T, softcap, way == "triton"
+    both: tuple[torch.Tensor, torch.Tensor] = _LogProbs.apply(  # type: ignore[no-untyped-call]
+        *_products(hidden_TC, weight_VC), labels_T, softcap, way
     )
     return both
 
@@ -123,48 +125,6 @@ def chunk_rows(num_tokens: int, hidden_size: int, vocabulary: int) -> int:
     return 1 << (wanted - 1).bit_length()
 
 
-def _named(is_kernel: bool) -> Way:
-    return "triton" if is_kernel else "native"
-
-
-@torch.library.custom_op("llmtools::cross_entropy", mutates_args=())
-def _cross_entropy_op(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    z_weight: float,
-    softcap: float | None,
-    has_hidden_grad: bool,
-    has_weight_grad: bool,
-    is_kernel: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss, and its gradients, made on the way so that no logits are made twice; those that
-    are not asked for are empty."""
-    way = _named(is_kernel)
-    T, C = hidden_TC.shape
-    loss = hidden_TC.new_zeros((), dtype=torch.float32)
-    grad_hidden = hidden_TC.new_empty(hidden_TC.shape if has_hidden_grad else 0)
-    grad_weight = hidden_TC.new_zeros(
-        weight_VC.shape if has_weight_grad else 0, dtype=torch.float32
-    )
-    chunk = chunk_rows(T, C, len(weight_VC))
-    with torch.autocast(hidden_TC.device.type, enabled=False):
-        for start in range(0, T, chunk):
-            hidden, labels = hidden_TC[start : start + chunk], labels_T[start : start + chunk]
-            logits = hidden @ weight_VC.T
-            found, lses = log_probs(logits, labels, softcap, way)
-            loss += z_weight * lses.square().sum() - found.sum()
-            if not (has_hidden_grad or has_weight_grad):
-                continue
-            of_label = torch.full_like(lses, -1)
-            log_probs_grad_(logits, labels, lses, of_label, 2 * z_weight * lses, softcap, way)
-            if has_hidden_grad:
-                torch.mm(logits, weight_VC, out=grad_hidden[start : start + chunk])
-            if has_weight_grad:
-                _add_product(grad_weight, logits, hidden)
-    return loss, grad_hidden, grad_weight.to(weight_VC.dtype)
-
-
 def _add_product(grad_VC: torch.Tensor, grad_logits: torch.Tensor, hidden: torch.Tensor) -> None:
     """Chunks are summed in fp32 whatever the product is rounded to."""
     if hidden.dtype == grad_VC.dtype:
@@ -173,115 +133,101 @@ def _add_product(grad_VC: torch.Tensor, grad_logits: torch.Tensor, hidden: torch
         grad_VC += grad_logits.T @ hidden
 
 
-@_cross_entropy_op.register_fake
-def _(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    z_weight: float,
-    softcap: float | None,
-    has_hidden_grad: bool,
-    has_weight_grad: bool,
-    is_kernel: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (
-        hidden_TC.new_empty((), dtype=torch.float32),
-        hidden_TC.new_empty(hidden_TC.shape if has_hidden_grad else 0),
-        weight_VC.new_empty(weight_VC.shape if has_weight_grad else 0),
-    )
+class _CrossEntropy(torch.autograd.Function):
+    """The forward makes the gradients too, so that no logits are made twice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TC: torch.Tensor,
+        weight_VC: torch.Tensor,
+        labels_T: torch.Tensor,
+        z_weight: float,
+        softcap: float | None,
+        way: Way,
+    ) -> torch.Tensor:
+        T, C = hidden_TC.shape
+        loss = hidden_TC.new_zeros((), dtype=torch.float32)
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden_TC) if of_hidden else None
+        grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32) if of_weight else None
+        chunk = chunk_rows(T, C, len(weight_VC))
+        with torch.autocast(hidden_TC.device.type, enabled=False):
+            for start in range(0, T, chunk):
+                hidden, labels = hidden_TC[start : start + chunk], labels_T[start : start + chunk]
+                logits = hidden @ weight_VC.T
+                found, lses = log_probs(logits, labels, softcap, way)
+                loss += z_weight * lses.square().sum() - found.sum()
+                if not (of_hidden or of_weight):
+                    continue
+                of_label = torch.full_like(lses, -1)
+                log_probs_grad_(logits, labels, lses, of_label, 2 * z_weight * lses, softcap, way)
+                if grad_hidden is not None:
+                    torch.mm(logits, weight_VC, out=grad_hidden[start : start + chunk])
+                if grad_weight is not None:
+                    _add_product(grad_weight, logits, hidden)
+        ctx.save_for_backward(
+            grad_hidden, None if grad_weight is None else grad_weight.to(weight_VC.dtype)
+        )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # In place: a copy of the weight's gradient would be as large as many chunks. torch refuses
+        # a second backward then, as what was saved has changed.
+        scaled = (None if kept is None else kept.mul_(grad) for kept in ctx.saved_tensors)
+        return *scaled, None, None, None, None
 
 
-def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    ctx.save_for_backward(*output[1:])
-    ctx.asked = inputs[5:7]
-    ctx.mark_non_differentiable(*output[1:])
+class _LogProbs(torch.autograd.Function):
+    """What reaches each token is not known in the forward: the backward makes the logits again."""
 
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TC: torch.Tensor,
+        weight_VC: torch.Tensor,
+        labels_T: torch.Tensor,
+        softcap: float | None,
+        way: Way,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        T, C = hidden_TC.shape
+        found, lses = (hidden_TC.new_empty(T, dtype=torch.float32) for _ in range(2))
+        chunk = chunk_rows(T, C, len(weight_VC))
+        with torch.autocast(hidden_TC.device.type, enabled=False):
+            for start in range(0, T, chunk):
+                part = slice(start, start + chunk)
+                logits = hidden_TC[part] @ weight_VC.T
+                found[part], lses[part] = log_probs(logits, labels_T[part], softcap, way)
+        ctx.save_for_backward(hidden_TC, weight_VC, labels_T, lses)
+        ctx.softcap, ctx.way = softcap, way
+        return found, lses
 
-def _scale_gradients(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-    scaled = [
-        kept * grad.to(kept.dtype) if is_asked else None
-        for kept, is_asked in zip(ctx.saved_tensors, ctx.asked, strict=True)
-    ]
-    return *scaled, *[None] * 6
-
-
-_cross_entropy_op.register_autograd(_scale_gradients, setup_context=_keep_gradients)
-
-
-@torch.library.custom_op("llmtools::linear_log_probs", mutates_args=())
-def _log_probs_op(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    softcap: float | None,
-    is_kernel: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    T, C = hidden_TC.shape
-    both = hidden_TC.new_empty(2, T, dtype=torch.float32)
-    chunk = chunk_rows(T, C, len(weight_VC))
-    with torch.autocast(hidden_TC.device.type, enabled=False):
-        for start in range(0, T, chunk):
-            part = slice(start, start + chunk)
-            logits = hidden_TC[part] @ weight_VC.T
-            found = log_probs(logits, labels_T[part], softcap, _named(is_kernel))
-            both[:, part] = torch.stack(found)
-    return both[0].clone(), both[1].clone()
-
-
-@_log_probs_op.register_fake
-def _(hidden_TC: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    T = len(hidden_TC)
-    return tuple(hidden_TC.new_empty(T, dtype=torch.float32) for _ in range(2))  # type: ignore[return-value]
-
-
-@torch.library.custom_op("llmtools::linear_log_probs_backward", mutates_args=())
-def _log_probs_backward_op(
-    hidden_TC: torch.Tensor,
-    weight_VC: torch.Tensor,
-    labels_T: torch.Tensor,
-    lses_T: torch.Tensor,
-    grad_log_probs_T: torch.Tensor,
-    grad_lses_T: torch.Tensor,
-    softcap: float | None,
-    is_kernel: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    T, C = hidden_TC.shape
-    grad_hidden = torch.empty_like(hidden_TC)
-    grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32)
-    chunk = chunk_rows(T, C, len(weight_VC))
-    with torch.autocast(hidden_TC.device.type, enabled=False):
-        for start in range(0, T, chunk):
-            part = slice(start, start + chunk)
-            logits = hidden_TC[part] @ weight_VC.T
-            log_probs_grad_(
-                logits, labels_T[part], lses_T[part], grad_log_probs_T[part], grad_lses_T[part],
-                softcap, _named(is_kernel),
-            )  # fmt: skip
-            torch.mm(logits, weight_VC, out=grad_hidden[part])
-            _add_product(grad_weight, logits, hidden_TC[part])
-    return grad_hidden, grad_weight.to(weight_VC.dtype)
-
-
-@_log_probs_backward_op.register_fake
-def _(
-    hidden_TC: torch.Tensor, weight_VC: torch.Tensor, *rest: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(hidden_TC), torch.empty_like(weight_VC)
-
-
-def _keep_products(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    hidden, weight, labels, ctx.softcap, ctx.is_kernel = inputs
-    ctx.save_for_backward(hidden, weight, labels, output[1])
-
-
-def _remake(
-    ctx: Any, grad_log_probs_T: torch.Tensor, grad_lses_T: torch.Tensor
-) -> tuple[torch.Tensor | None, ...]:
-    grads = _log_probs_backward_op(
-        *ctx.saved_tensors, grad_log_probs_T.contiguous(), grad_lses_T.contiguous(),
-        ctx.softcap, ctx.is_kernel,
-    )  # fmt: skip
-    return *grads, None, None, None
-
-
-_log_probs_op.register_autograd(_remake, setup_context=_keep_products)
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_log_probs_T: torch.Tensor, grad_lses_T: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        hidden_TC, weight_VC, labels_T, lses_T = ctx.saved_tensors
+        T, C = hidden_TC.shape
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden_TC) if of_hidden else None
+        grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32) if of_weight else None
+        of_tokens = (grad_log_probs_T.contiguous(), grad_lses_T.contiguous())
+        chunk = chunk_rows(T, C, len(weight_VC))
+        with torch.autocast(hidden_TC.device.type, enabled=False):
+            for start in range(0, T, chunk):
+                part = slice(start, start + chunk)
+                logits = hidden_TC[part] @ weight_VC.T
+                of_chunk = (of_tokens[0][part], of_tokens[1][part])
+                log_probs_grad_(
+                    logits, labels_T[part], lses_T[part], *of_chunk, ctx.softcap, ctx.way
+                )
+                if grad_hidden is not None:
+                    torch.mm(logits, weight_VC, out=grad_hidden[part])
+                if grad_weight is not None:
+                    _add_product(grad_weight, logits, hidden_TC[part])
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(weight_VC.dtype)
+        return grad_hidden, grad_weight, None, None, None

@@ -37,6 +37,12 @@ def quant_refusal(x: torch.Tensor) -> str | None:
     return dtype_refusal((x,), (torch.float16, torch.bfloat16))
 
 
+def _multiplied(
+    x_MK: torch.Tensor, weight_KN: torch.Tensor, bias_N: torch.Tensor | None
+) -> torch.Tensor:
+    return x_MK @ weight_KN if bias_N is None else torch.addmm(bias_N, x_MK, weight_KN)
+
+
 @torch.library.custom_op("llmtools::quant_linear", mutates_args=())
 def _product(
     x_MK: torch.Tensor,
@@ -59,7 +65,7 @@ def _product(
         codes, scales_GN, zeros_GN, table,
         bits=bits, group_size=group_size, num_inputs=x_MK.shape[1], dtype=x_MK.dtype,
     )  # fmt: skip
-    return x_MK @ weight if bias_N is None else torch.addmm(bias_N, x_MK, weight)
+    return _multiplied(x_MK, weight, bias_N)
 
 
 @_product.register_fake
@@ -103,6 +109,10 @@ def quant_linear(
     x = x if weight.order_K is None else x.index_select(-1, weight.order_K)
     rows = x.reshape(-1, weight.num_inputs)
     rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+    if way == "native" and not torch.is_grad_enabled():
+        # Past the op, whose first call imports torch's compiler: a second, and 160 MB.
+        product = _multiplied(rows, _unpacked(weight, x.dtype), bias)
+        return product.view(*x.shape[:-1], weight.num_outputs)
     out: torch.Tensor = _product(
         rows,
         weight.codes,
