@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import entrypoints
 from numba.extending import intrinsic
+
+# What other installed packages add to numba (entry points `numba_extensions`) is of no use to these
+# kernels, and importing such packages can take longer than all else; numba loads them once at most.
+entrypoints._already_initialized = True
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +30,14 @@ def kernel(function: F) -> F:
         return cast(F, njit(cache=True)(function))
     except RuntimeError:
         return cast(F, njit(function))
+
+
+def inlined(function: F) -> F:
+    """A small function that becomes a part of each kernel which calls it, in the same file.
+
+    A call of another kernel passes seven numbers for each array, and may cost more than its work.
+    """
+    return cast(F, njit(forceinline=True)(function))
 
 
 def instruction(function: Callable[..., Any]) -> Any:

@@ -12,13 +12,15 @@ import numpy.typing as npt
 from llmtools.formats.document import Document
 
 BATCH_BYTES = 1 << 20
+# Bytes behind the texts that kernels may read, which take 64 at a time.
+PADDING = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some documents and their texts, concatenated as UTF-8.
 
-    buffer:  (T,) uint8, the texts without separators.
+    buffer:  (T,) uint8, the texts without separators; PADDING more bytes are there to be read.
     offsets: (D + 1,) int64; the text of document d is buffer[offsets[d] : offsets[d + 1]].
     memo:    what was derived from the texts and several rules look at.
     """
@@ -48,7 +50,8 @@ def make_batch(documents: list[Document], texts: Sequence[bytes | memoryview]) -
     """A batch of documents whose encoded texts are given."""
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(t) for t in texts], out=offsets[1:])
-    return Batch(documents, np.frombuffer(b"".join(texts), np.uint8), offsets)
+    data = np.frombuffer(b"".join([*texts, bytes(PADDING)]), np.uint8)
+    return Batch(documents, data[:-PADDING], offsets)
 
 
 def batches(documents: Iterable[Document], batch_bytes: int = BATCH_BYTES) -> Iterator[Batch]:

@@ -126,7 +126,7 @@ def _leading_letters(word: int) -> Any:
     low = (word | _EACH_20) & _EACH_7F
     # The top bit of each byte: at least 'a', and not above 'z', and ASCII.
     letters = (low + _EACH_1F) & ~(low + _EACH_05) & ~word & _EACH_80
-    return np.int64(trailing_zeros(~letters & _EACH_80) >> np.uint64(3))
+    return trailing_zeros(~letters & _EACH_80) >> 3
 
 
 @kernel

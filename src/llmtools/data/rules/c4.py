@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.batch import Batch
+from llmtools.data.batch import PADDING, Batch
+from llmtools.data.instructions import bits_in, copy_64, letter_bits, trailing_zeros
 from llmtools.data.rules.characters import (
     DECIMAL,
     LINE_END,
@@ -42,7 +43,7 @@ from llmtools.data.rules.characters import (
 )
 from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
 from llmtools.data.rules.settings import DIALECTS, C4Settings, Conventions
-from llmtools.jit import kernel
+from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -59,6 +60,9 @@ POLICY = (
 # Looked for in lower case; the order is that of the bits of `_phrases`.
 PHRASES = ("lorem ipsum", "javascript", *POLICY)
 _LOREM, _JAVASCRIPT, _POLICY = 1, 2, 252
+# For each, the place of a letter that few words have there.
+_RARE = np.array([4, 2, 3, 3, 3, 8, 10, 7], np.int64)
+_ONE, _NO_BITS = np.uint64(1), np.uint64(0)
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 
 COLUMNS = ("cause", "sentences", "lines", "lines_kept", "out_start", "out_stop")
@@ -103,6 +107,7 @@ class C4Rule(Rule):
                     one.javascript,
                     one.curly_bracket,
                     one.policy,
+                    annotate,
                 ],
                 np.int64,
             ),
@@ -117,7 +122,8 @@ class C4Rule(Rule):
             # What stays as it was is not written again; a dropped text matters to annotate alone.
             if cause == _NONE or annotate:
                 edited = text[start:stop].tobytes()
-                if edited != batch.text(row):
+                # A view is compared byte after byte, copies are at once.
+                if edited != batch.text(row).tobytes():
                     texts[row] = edited
             if annotate:
                 marks = {c.measure: int(cause == n) for n, c in enumerate(self.checks, 1)}
@@ -127,18 +133,32 @@ class C4Rule(Rule):
 
 
 def c4(batch: Batch, dialect: int, options: Integers) -> tuple[Integers, Bytes]:
-    """COLUMNS of every document (D, 6), and the texts that are left; options as in C4Settings.
+    """COLUMNS of every document (D, 6), and the texts that are left.
 
+    options: as in C4Settings, and whether sentences are counted further than min_num_sentences.
     The text of document d is out[out_start : out_stop]; of a dropped one as far as it was made.
     """
     index, blocks = character_table()
-    out = np.empty(batch.buffer.size + 1, np.uint8)
+    out = np.empty(batch.buffer.size + 1 + PADDING, np.uint8)
     found = np.zeros((len(batch.documents), len(COLUMNS)), np.int64)
-    _edit(batch.buffer, batch.offsets, index, blocks, dialect, options, *_pack(PHRASES), out, found)
+    phrases, ends = _pack(PHRASES)
+    _edit(
+        batch.buffer,
+        batch.offsets,
+        index,
+        blocks,
+        dialect,
+        options,
+        phrases,
+        ends,
+        _RARE,
+        out,
+        found,
+    )
     return found, out
 
 
-@kernel
+@inlined
 def _character(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
     """The class of the character at byte i, and its width in bytes."""
     c = int(buffer[i])
@@ -169,70 +189,107 @@ def _strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) ->
     return start, stop
 
 
+@inlined
+def _inside(marks: np.uint64, left: int) -> np.uint64:
+    """Those of 64 bits that belong to the `left` bytes before the end."""
+    return marks if left >= 64 else marks & ((_ONE << np.uint64(left)) - _ONE)
+
+
 @kernel
 def _count_words(
-    buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds
-) -> tuple[int, int]:
-    """Words between white space, and the characters of the longest."""
-    words, longest, chars = 0, 0, 0
+    buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, enough: int
+) -> int:
+    """Words between white space; no more than `enough` are counted."""
+    words = 0
+    was_space = True
+    i = start
+    while i < stop and words < enough:
+        found, width = _character(buffer, i, index, blocks)
+        is_space = found & SPACE != 0
+        words += 1 if was_space and not is_space else 0
+        was_space = is_space
+        i += width
+    return words
+
+
+@kernel
+def _longest_word(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> int:
+    """The characters of the longest word."""
+    longest, chars = 0, 0
     i = start
     while i < stop:
         found, width = _character(buffer, i, index, blocks)
-        if found & SPACE != 0:
-            chars = 0
-        else:
-            words += 1 if chars == 0 else 0
-            chars += 1
-            longest = max(longest, chars)
+        chars = 0 if found & SPACE != 0 else chars + 1
+        longest = max(longest, chars)
         i += width
-    return words, longest
+    return longest
 
 
 @kernel
 def _count_sentences(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> int:
     """Sentences of a line, at least one."""
     sentences = 1
-    has_ended, has_gap = False, False
-    i = start
-    while i < stop:
-        found, width = _character(buffer, i, index, blocks)
-        if found & TERMINAL != 0:
-            has_ended, has_gap = True, width > 1
-        elif has_ended:
-            if found & SPACE != 0:
-                has_gap = True
-            elif found & PUNCTUATION == 0:
-                sentences += 1 if has_gap else 0
-                has_ended = False
-        i += width
+    after = start
+    for block in range(start, stop, 64):
+        # ! . ? and the first bytes of what is not ASCII; other characters end no sentence.
+        marks = bits_in(buffer, block, 33, 33) | bits_in(buffer, block, 46, 46)
+        marks |= bits_in(buffer, block, 63, 63) | bits_in(buffer, block, 0xC0, 0xFF)
+        marks = _inside(marks, stop - block)
+        while marks != _NO_BITS:
+            i = block + trailing_zeros(marks)
+            marks &= marks - _ONE
+            if i < after:
+                continue
+            found, width = _character(buffer, i, index, blocks)
+            if found & TERMINAL == 0:
+                continue
+            has_gap = width > 1
+            after = i + width
+            while after < stop:
+                found, width = _character(buffer, after, index, blocks)
+                if found & TERMINAL != 0:
+                    has_gap = width > 1
+                elif found & SPACE != 0:
+                    has_gap = True
+                elif found & PUNCTUATION == 0:
+                    sentences += 1 if has_gap else 0
+                    break
+                after += width
     return sentences
 
 
 @kernel
+def _is_phrase(buffer: Bytes, start: int, stop: int, phrase: Bytes) -> bool:
+    """Whether a phrase stands at `start`, in any case of ASCII."""
+    if start + phrase.size > stop:
+        return False
+    for k in range(phrase.size):
+        b = buffer[start + k]
+        if (b | 32 if 65 <= b <= 90 else b) != phrase[k]:
+            return False
+    return True
+
+
+@kernel
 def _phrases(
-    buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers
+    buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers, rare: Integers
 ) -> tuple[int, bool]:
-    """Which phrases stand in a line in any case of ASCII, one bit each, and whether a '{' does."""
+    """Which phrases stand in a line, one bit each, and whether a '{' does."""
     found = 0
     bracket = False
-    for i in range(start, stop):
-        c = buffer[i] | 32 if 65 <= buffer[i] <= 90 else buffer[i]
-        bracket = bracket or c == 123
-        # No phrase starts with another letter than c, j, l, p, t, u.
-        if c < 99 or (99 < c < 106) or c > 117:
-            continue
+    for block in range(start, stop, 64):
+        bracket = bracket or _inside(bits_in(buffer, block, 123, 123), stop - block) != _NO_BITS
         for number in range(ends.size - 1):
-            begin, end = ends[number], ends[number + 1]
-            if phrases[begin] != c or i + end - begin > stop:
-                continue
-            k = 1
-            while k < end - begin:
-                b = buffer[i + k]
-                if (b | 32 if 65 <= b <= 90 else b) != phrases[begin + k]:
-                    break
-                k += 1
-            if k == end - begin:
-                found |= 1 << number
+            phrase = phrases[ends[number] : ends[number + 1]]
+            place = rare[number]
+            marks = letter_bits(buffer, block, phrase[0])
+            marks &= letter_bits(buffer, block + place, phrase[place])
+            marks = _inside(marks, stop - block)
+            while marks != _NO_BITS:
+                i = block + trailing_zeros(marks)
+                marks &= marks - _ONE
+                if _is_phrase(buffer, i, stop, phrase):
+                    found |= 1 << number
     return found, bracket
 
 
@@ -272,20 +329,24 @@ def _next_line(
     buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
 ) -> tuple[int, int]:
     """Where the line at `start` ends and the next one begins; `stop` + 1 where there is none."""
-    i = start
-    while i < stop:
-        c = buffer[i]
-        if c == 10:
-            return i, i + 1
-        if (c < 32 or c >= 0x80) and dialect == _DATATROVE:
+    for block in range(start, stop, 64):
+        if dialect == _DATATROVE:
+            # Controls, and the first bytes of U+0085, U+2028 and U+2029.
+            marks = bits_in(buffer, block, 0, 31) | bits_in(buffer, block, 0xC2, 0xC2)
+            marks |= bits_in(buffer, block, 0xE2, 0xE2)
+        else:
+            marks = bits_in(buffer, block, 10, 10)
+        marks = _inside(marks, stop - block)
+        while marks != _NO_BITS:
+            i = block + trailing_zeros(marks)
+            marks &= marks - _ONE
+            if buffer[i] == 10:
+                return i, i + 1
             found, width = _character(buffer, i, index, blocks)
             if found & LINE_END != 0:
-                if c == 13 and i + 1 < stop and buffer[i + 1] == 10:
+                if buffer[i] == 13 and i + 1 < stop and buffer[i + 1] == 10:
                     width = 2
                 return i, i + width
-            i += width
-        else:
-            i += 1
     return stop, stop + 1
 
 
@@ -308,9 +369,17 @@ def _copy_line(
             i += size
             if size:
                 continue
-        out[at] = buffer[i]
-        at += 1
-        i += 1
+            out[at] = 91
+            i += 1
+            at += 1
+        # What is copied beyond the next bracket or the end is written over.
+        copy_64(out, at, buffer, i)
+        size = min(stop - i, 64)
+        if removes:
+            brackets = _inside(bits_in(buffer, i, 91, 91), size)
+            size = min(size, trailing_zeros(brackets))
+        i += size
+        at += size
     return at
 
 
@@ -324,12 +393,14 @@ def _edit(
     options: Integers,
     phrases: Bytes,
     phrase_ends: Integers,
+    rare: Integers,
     out: Bytes,
     found: Integers,
 ) -> None:
     min_sentences, min_words, max_length = options[0], options[1], options[2]
     removes, needs_mark = options[3] != 0 and dialect != _DOLMA, options[4] != 0
     lorem, javascript, curly, policy = options[5], options[6], options[7], options[8]
+    counts_all = options[9] != 0 or dialect == _DOLMA
     for d in range(offsets.size - 1):
         begin, stop = offsets[d], offsets[d + 1]
         origin = begin
@@ -343,19 +414,17 @@ def _edit(
             first, last = _strip(buffer, begin, end, index, blocks)
             shown_first, shown_last = (first, last) if dialect == _DATATROVE else (begin, end)
             begin = next_begin
-            words, longest = _count_words(buffer, first, last, index, blocks)
-            if dialect != _DOLMA and longest > max_length:
-                continue
+            if dialect != _DOLMA and last - first > max_length:
+                if _longest_word(buffer, first, last, index, blocks) > max_length:
+                    continue
             # The line goes behind what is kept; it stays there when all is well with it.
             line = at + 1 if kept else at
             line_end = _copy_line(
                 buffer, shown_first, shown_last, index, blocks, removes, out, line
             )
-            if dialect == _DCLM:
-                words, _ = _count_words(out, line, line_end, index, blocks)
             is_empty = dialect == _DCLM and line == line_end
             if dialect == _DOLMA and cause == _NONE:
-                has, bracket = _phrases(out, line, line_end, phrases, phrase_ends)
+                has, bracket = _phrases(out, line, line_end, phrases, phrase_ends, rare)
                 if curly and bracket:
                     cause = _CURLY_BRACKET
                 elif lorem and has & _LOREM:
@@ -368,10 +437,15 @@ def _edit(
             if not is_empty:
                 if needs_mark and not _ends_well(out, mark_first, mark_last, dialect):
                     continue
+                # DCLM counts words after citations went.
+                if dialect == _DCLM:
+                    words = _count_words(out, line, line_end, index, blocks, min_words)
+                else:
+                    words = _count_words(buffer, first, last, index, blocks, min_words)
                 if words < min_words:
                     continue
                 if dialect != _DOLMA:
-                    has, bracket = _phrases(out, line, line_end, phrases, phrase_ends)
+                    has, bracket = _phrases(out, line, line_end, phrases, phrase_ends, rare)
                     if lorem and has & _LOREM:
                         cause = _LOREM_IPSUM
                         break
@@ -382,7 +456,8 @@ def _edit(
                         break
                     if policy and has & _POLICY:
                         continue
-                sentences += _count_sentences(out, line, line_end, index, blocks)
+                if counts_all or sentences < min_sentences:
+                    sentences += _count_sentences(out, line, line_end, index, blocks)
             if kept:
                 out[at] = 10
             kept += 1

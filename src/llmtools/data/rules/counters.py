@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
+from llmtools.data.instructions import bits_in, count_ones, load_8, trailing_zeros
 from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, SPACE, character_table
 from llmtools.data.rules.settings import DIALECTS, Conventions
 from llmtools.data.rules.words import SOLID, SYMBOL, words_of
-from llmtools.jit import kernel
+from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -43,7 +44,10 @@ COLUMNS = (
     "ellipsis_lines",
 )
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-_PACKED = np.array([int.from_bytes(word.encode(), "little") for word in STOP_WORDS], np.int64)
+_PACKED = tuple(np.uint64(int.from_bytes(word.encode(), "little")) for word in STOP_WORDS)
+_UPPER = np.uint64(0x2020202020202020)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ONE, _NONE = np.uint64(1), np.uint64(0)
 _DATATROVE, _DOLMA, _DCLM = 0, 1, 2
 _LONGEST = 1000
 
@@ -54,6 +58,7 @@ def counters(batch: Batch, conventions: Conventions) -> dict[str, Integers]:
     if key not in batch.memo:
         words = words_of(batch, conventions.words)
         index, blocks = character_table()
+        dialect = DIALECTS.index(conventions.dialect)
         out = np.zeros((len(COLUMNS), len(batch.documents)), np.int64)
         _count_words(
             batch.buffer,
@@ -62,30 +67,45 @@ def counters(batch: Batch, conventions: Conventions) -> dict[str, Integers]:
             words.num_bytes,
             words.num_chars,
             words.kinds,
-            conventions.dialect == "dclm",
-            _PACKED,
+            dialect,
             out,
         )
-        dialect = DIALECTS.index(conventions.dialect)
         _count_lines(batch.buffer, batch.offsets, index, blocks, dialect, out[10:])
         batch.memo[key] = dict(zip(COLUMNS, out, strict=True))
     found: dict[str, Integers] = batch.memo[key]
     return found
 
 
+@inlined
+def _stop_words(buffer: Bytes, start: int, size: int, lowers: bool) -> int:
+    """One bit, that of the stop word at `start`, or 0."""
+    word = load_8(buffer, start) & (_ALL >> np.uint64(64 - 8 * size))
+    if lowers:
+        # Other bytes than letters may become a letter by that, so all must be one.
+        for k in range(size):
+            c = buffer[start + k] | 32
+            if c < 97 or c > 122:
+                return 0
+        word |= _UPPER >> np.uint64(64 - 8 * size)
+    found = 0
+    for number in range(8):
+        found |= (1 << number) if word == _PACKED[number] else 0
+    return found
+
+
 @kernel
-def _stop_word(buffer: Bytes, start: int, size: int, packed: Integers, lowers: bool) -> int:
-    """The number of the stop word at `start`, or -1."""
-    word = 0
-    for k in range(size):
-        c = int(buffer[start + k])
-        if lowers and 65 <= c <= 90:
-            c += 32
-        word |= c << (8 * k)
-    for number in range(packed.size):
-        if packed[number] == word:
-            return int(number)
-    return -1
+def _median(lengths: Integers, longest: int, count: int) -> int:
+    """Twice the median of so many lengths, given how often each occurs."""
+    median = 0
+    # Both middle words; of an odd number they are the same.
+    for place in ((count - 1) // 2, count // 2):
+        below = 0
+        for length in range(longest + 1):
+            below += lengths[length]
+            if below > place >= 0:
+                median += length
+                break
+    return median
 
 
 @kernel
@@ -96,8 +116,7 @@ def _count_words(
     num_bytes: Lengths,
     num_chars: Lengths,
     kinds: Kinds,
-    lowers: bool,
-    packed: Integers,
+    dialect: int,
     out: Integers,
 ) -> None:
     lengths = np.zeros(_LONGEST + 1, np.int64)
@@ -112,39 +131,26 @@ def _count_words(
             alnum += 1 if kind & ALNUM != 0 else 0
             alpha += 1 if kind & ALPHA != 0 else 0
             symbol += 1 if kind & SYMBOL != 0 else 0
-            if kind & SOLID != 0:
-                solid += 1
-                solid_chars += chars
-            capped = min(chars, _LONGEST)
+            solid += 1 if kind & SOLID != 0 else 0
+            solid_chars += chars if kind & SOLID != 0 else 0
+        for i in range(first, last):
+            if 2 <= num_bytes[i] <= 4:
+                found = _stop_words(buffer, starts[i], num_bytes[i], dialect == _DCLM)
+                stop += 1 if found != 0 else 0
+                seen |= found
+        for i in range(first, last):
+            capped = min(num_chars[i], _LONGEST)
             longest = max(longest, capped)
             lengths[capped] += 1
-            if 2 <= num_bytes[i] <= 4:
-                number = _stop_word(buffer, starts[i], num_bytes[i], packed, lowers)
-                if number >= 0:
-                    stop += 1
-                    seen |= 1 << number
-        # Both middle words; of an odd number they are the same.
-        median = 0
-        num_words = last - first
-        for place in ((num_words - 1) // 2, num_words // 2):
-            below = 0
-            for length in range(longest + 1):
-                below += lengths[length]
-                if below > place >= 0:
-                    median += length
-                    break
+        median = _median(lengths, longest, last - first)
         lengths[: longest + 1] = 0
-        distinct = 0
-        while seen:
-            distinct += seen & 1
-            seen >>= 1
-        found = (num_words, word_chars, alnum, solid, solid_chars, alpha, symbol, median, stop)
+        counts = (last - first, word_chars, alnum, solid, solid_chars, alpha, symbol, median, stop)
         for column in range(9):
-            out[column, d] = found[column]
-        out[9, d] = distinct
+            out[column, d] = counts[column]
+        out[9, d] = count_ones(np.uint64(seen))
 
 
-@kernel
+@inlined
 def _class(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
     """The class of the character at byte i, and its width; white space and line ends below U+10000.
 
@@ -162,7 +168,7 @@ def _class(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int
     return 0, 4
 
 
-@kernel
+@inlined
 def _is_at(buffer: Bytes, i: int, stop: int, a: int, b: int, c: int) -> bool:
     """Whether the bytes a, b, c stand at i."""
     return bool(i + 3 <= stop and buffer[i] == a and buffer[i + 1] == b and buffer[i + 2] == c)
@@ -216,16 +222,28 @@ def _count_lines(
         start, stop = offsets[d], offsets[d + 1]
         hashes, ellipses, dots = 0, 0, 0
         lines, bullets, ended = 0, 0, 0
-        begin = start
-        spaced_from = start
-        i = start
-        while i <= stop:
-            width = 1
-            is_end = i == stop
-            if not is_end:
+        begin, spaced_from, dots_end = start, start, start
+        block = start
+        while block < stop:
+            # Controls, periods, and the first bytes of characters that are not ASCII.
+            marks = bits_in(buffer, block, 0, 31) | bits_in(buffer, block, 46, 46)
+            marks |= bits_in(buffer, block, 0xC0, 0xFF)
+            numbers = bits_in(buffer, block, 35, 35)
+            if stop - block < 64:
+                inside = (_ONE << np.uint64(stop - block)) - _ONE
+                marks &= inside
+                numbers &= inside
+            hashes += count_ones(numbers)
+            while marks != _NONE:
+                i = block + trailing_zeros(marks)
+                marks &= marks - _ONE
+                if i < begin:
+                    # The line feed of a pair with a carriage return.
+                    continue
                 c = buffer[i]
                 if c == 46:
-                    dots += 1
+                    dots = dots + 1 if i == dots_end else 1
+                    dots_end = i + 1
                     if dots == 3:
                         ellipses += 1
                         dots = 0
@@ -233,29 +251,28 @@ def _count_lines(
                         if buffer[i + 1] == 32 and _is_at(buffer, i + 2, stop, 46, 32, 46):
                             ellipses += 1
                             spaced_from = i + 5
-                    i += 1
                     continue
-                dots = 0
-                if 32 <= c < 0x80:
-                    hashes += 1 if c == 35 else 0
-                    i += 1
-                    continue
-                if c < 0x80:
-                    found = int(blocks[c])
-                else:
+                width = 1
+                is_end = c == 10
+                if c != 10:
                     found, width = _class(buffer, i, index, blocks)
                     if _is_at(buffer, i, stop, 0xE2, 0x80, 0xA6):
                         ellipses += 1
-                is_end = found & LINE_END != 0 if dialect == _DATATROVE else c == 10
-                if is_end and dialect == _DATATROVE and c == 13:
-                    width = 2 if i + 1 < stop and buffer[i + 1] == 10 else 1
-            if is_end and (i < stop or dialect != _DATATROVE or begin < stop):
-                counts, opens, closes = _judge_line(buffer, begin, i, index, blocks, dialect)
-                lines += counts
-                bullets += opens
-                ended += closes
-                begin = i + width
-            i += width
+                    is_end = dialect == _DATATROVE and found & LINE_END != 0
+                    if c == 13 and i + 1 < stop and buffer[i + 1] == 10:
+                        width = 2
+                if is_end:
+                    counts, opens, closes = _judge_line(buffer, begin, i, index, blocks, dialect)
+                    lines += counts
+                    bullets += opens
+                    ended += closes
+                    begin = i + width
+            block += 64
+        if dialect != _DATATROVE or begin < stop:
+            counts, opens, closes = _judge_line(buffer, begin, stop, index, blocks, dialect)
+            lines += counts
+            bullets += opens
+            ended += closes
         found_here = (hashes, ellipses, lines, bullets, ended)
         for column in range(5):
             out[column, d] = found_here[column]

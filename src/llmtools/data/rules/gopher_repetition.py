@@ -23,7 +23,8 @@ What is counted differs:
     / all characters    / those of words (top), /   / those of words; blocks: / those of blocks
                         those of n-grams (dup)
 
-Fast path: a numba kernel over the hashes of words. Readable reference: `repetition_reference`.
+Fast paths: `within_limits` for texts far from all limits, and a numba kernel over the hashes of
+words. Readable reference: `repetition_reference`.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ import numpy.typing as npt
 from llmtools.data.batch import Batch
 from llmtools.data.instructions import count_ones, load_8
 from llmtools.data.rules.characters import SPACE, character_table
+from llmtools.data.rules.repetition_bounds import within_limits
 from llmtools.data.rules.rule import Check, Rule, Verdicts, verdicts
 from llmtools.data.rules.settings import DIALECTS, Conventions, Dialect, RepetitionSettings
-from llmtools.data.rules.words import BASE, OPENS_ALNUM, POWERS, words_of
+from llmtools.data.rules.words import OPENS_ALNUM, words_of
 from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -50,6 +52,7 @@ Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int32]
 Kinds = npt.NDArray[np.uint16]
+Flags = npt.NDArray[np.bool_]
 Fractions = npt.NDArray[np.float64]
 Table = tuple[Hashes, Counts, Counts]
 
@@ -63,7 +66,7 @@ ORDERS: dict[Dialect, tuple[str, ...]] = {
 }
 
 _DATATROVE, _DOLMA, _DCLM = 0, 1, 2
-_BASE = np.uint64(BASE)
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
 _HALF = np.uint64(32)
 _SHIFT = np.uint64(31)
@@ -120,11 +123,18 @@ def repetition(
     """Fractions (D, 5 + len(top) + len(dup)): COLUMNS, top n-grams, duplicate n-grams.
 
     An n-gram that a document is too short for has fraction 0. limits: one per column; what comes
-    after a fraction beyond its limit is not measured and left 0.
+    after a fraction beyond its limit is not measured and left 0, and so may be all that is within
+    its limit; `blocks` is 1 then.
     """
     words = words_of(batch, conventions.words)
     most = int(words.counts.max(initial=0)) + 1
     out = np.zeros((len(batch.documents), len(COLUMNS) + len(top) + len(dup)))
+    is_settled = np.zeros(out.shape, np.bool_)
+    if limits is not None and conventions.dialect == "datatrove":
+        is_settled = within_limits(batch, words, top, dup, limits)
+        out[:, 0] = is_settled[:, 0]
+        if is_settled.all():
+            return out
     index, blocks = character_table()
     _measure(
         batch.buffer,
@@ -132,17 +142,18 @@ def repetition(
         index,
         blocks,
         words.offsets,
+        words.starts,
         words.hashes,
         words.num_bytes,
         words.num_chars,
         words.kinds,
-        POWERS,
         DIALECTS.index(conventions.dialect),
         np.array(top, np.int64),
         np.array(dup, np.int64),
         np.full(out.shape[1], np.inf) if limits is None else np.array(limits, np.float64),
-        np.empty((3, most), np.uint64),
+        np.empty((4, most), np.uint64),
         np.empty(most + 1, np.int64),
+        is_settled,
         out,
     )
     return out
@@ -303,7 +314,7 @@ def _hash_block(buffer: Bytes, first: int, last: int) -> tuple[Any, int]:
         x = (x ^ eight) * _BASE
         x ^= x >> _HALF
         # Bytes 10xxxxxx: the top bit and not the one below.
-        continued += np.int64(count_ones(eight & ~(eight << _ONE) & _TOP_BITS))
+        continued += count_ones(eight & ~(eight << _ONE) & _TOP_BITS)
         i += 8
     while i < last:
         x = x * _BASE + np.uint64(buffer[i]) + _ONE
@@ -446,28 +457,36 @@ def _duplicate_chars(
 
 @kernel
 def _take_words(
+    buffer: Bytes,
     first: int,
     last: int,
+    starts: Integers,
     hashes: Hashes,
     num_bytes: Counts,
     num_chars: Counts,
     kinds: Kinds,
-    powers: Hashes,
-    alnum_only: bool,
+    dialect: int,
+    joins: bool,
     scratch: Hashes,
     ends: Integers,
 ) -> int:
-    """Copy a document's words: hashes, powers for what they follow, ends in characters."""
+    """Copy a document's words: hashes, polynomials and powers for joining, ends in characters.
+
+    The hash of words written without separators follows from their polynomials in their bytes and
+    the powers of its base to what follows them.
+    """
     n = 0
     ends[0] = 0
     for i in range(first, last):
-        if alnum_only and kinds[i] & OPENS_ALNUM == 0:
+        if dialect == _DCLM and kinds[i] & OPENS_ALNUM == 0:
             continue
         scratch[0, n] = hashes[i]
-        power = powers[num_bytes[i] & 255]
-        for _ in range(num_bytes[i] >> 8):
-            power *= powers[255] * powers[1]
-        scratch[1, n] = power
+        if joins and dialect == _DATATROVE:
+            polynomial, power = np.uint64(0), _ONE
+            for k in range(starts[i], starts[i] + num_bytes[i]):
+                polynomial = polynomial * _BASE + np.uint64(buffer[k]) + _ONE
+                power *= _BASE
+            scratch[1, n], scratch[2, n] = polynomial, power
         ends[n + 1] = ends[n] + num_chars[i]
         n += 1
     return n
@@ -480,31 +499,32 @@ def _measure(
     index: Kinds,
     blocks: Kinds,
     word_offsets: Integers,
+    starts: Integers,
     hashes: Hashes,
     num_bytes: Counts,
     num_chars: Counts,
     kinds: Kinds,
-    powers: Hashes,
     dialect: int,
     top: Integers,
     dup: Integers,
     limits: Fractions,
     scratch: Hashes,
     ends: Integers,
+    is_settled: Flags,
     out: Fractions,
 ) -> None:
     table = (np.empty(_SLOTS, np.uint64), np.zeros(_SLOTS, np.int32), np.zeros(_SLOTS, np.int32))
     current = 0
     for d in range(offsets.size - 1):
         start, stop = offsets[d], offsets[d + 1]
-        if start == stop:
+        if start == stop or is_settled[d].all():
             continue
         first, last = word_offsets[d], word_offsets[d + 1]
         text_chars = 0
         for i in range(start, stop):
             text_chars += 1 if buffer[i] & 0xC0 != 0x80 else 0
         beyond = False
-        for kind in range(2):
+        for kind in range(0 if is_settled[d, 0] else 2):
             begin, end = start, stop
             if dialect == _DATATROVE and kind == 0:
                 begin, end = _strip(buffer, start, stop, index, blocks)
@@ -530,19 +550,32 @@ def _measure(
             beyond = beyond or out[d, 2 + 2 * kind] > limits[2 + 2 * kind]
         if beyond:
             continue
-        alnum_only = dialect == _DCLM
         n = _take_words(
-            first, last, hashes, num_bytes, num_chars, kinds, powers, alnum_only, scratch, ends
+            buffer,
+            first,
+            last,
+            starts,
+            hashes,
+            num_bytes,
+            num_chars,
+            kinds,
+            dialect,
+            not is_settled[d, 5 + top.size :].all(),
+            scratch,
+            ends,
         )
         word_chars = max(ends[n], 1)
-        own, powers_of, grams = scratch[0], scratch[1], scratch[2]
+        powers, grams = scratch[2], scratch[3]
         length = 0
         was_top = True
         for column in range(top.size + dup.size):
+            if is_settled[d, 5 + column]:
+                continue
             is_top = column < top.size
             wanted = top[column] if is_top else dup[column - top.size]
             # Words joined without separators follow from their polynomials.
             joins = dialect == _DATATROVE and not is_top
+            own = scratch[1] if joins else scratch[0]
             if wanted < length or length == 0 or was_top != is_top:
                 grams[:n] = own[:n]
                 length = 1
@@ -550,7 +583,7 @@ def _measure(
             while length < wanted:
                 if joins:
                     for i in range(n - length):
-                        grams[i] = grams[i] * powers_of[i + length] + own[i + length]
+                        grams[i] = grams[i] * powers[i + length] + own[i + length]
                 else:
                     for i in range(n - length):
                         g = grams[i]

@@ -5,8 +5,7 @@
              signs are words of their own, a run of one sign is one word, and in scripts that
              write no spaces (Han, Thai) a character is one
 
-One numba kernel each, over UTF-8 bytes. The hash of a word is a polynomial in its bytes, so that
-the hash of words written without separators follows from theirs (see `POWERS`).
+One numba kernel each, over UTF-8 bytes, 64 at a time where they are ASCII.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
+from llmtools.data.instructions import bits_in, load_8, trailing_zeros
 from llmtools.data.rules.characters import ALNUM, ALPHA, PUNCTUATION, SPACE, character_table
 from llmtools.data.rules.settings import Words
-from llmtools.jit import kernel
+from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -34,12 +34,13 @@ SOLID = 1 << 11
 SYMBOL = 1 << 12
 OPENS_ALNUM = 1 << 13
 
-BASE = 0x9E3779B97F4A7C15
-# BASE to the power of a word's bytes; of longer ones it is multiplied out.
-POWERS = np.array([pow(BASE, n, 1 << 64) for n in range(256)], np.uint64)
-
-_BASE = np.uint64(BASE)
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+_HALF = np.uint64(32)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
+_NONE = np.uint64(0)
+_LETTER = ALPHA | ALNUM | SOLID | OPENS_ALNUM
 _KEPT = ALPHA | ALNUM
 _SMALL_BATCH = 1 << 23
 _EXTEND, _ZWJ, _FORMAT, _REGIONAL, _KATAKANA, _HEBREW, _ALETTER = 4, 5, 6, 7, 8, 9, 10
@@ -107,13 +108,13 @@ def _room(size: int) -> tuple[Integers, Lengths, Lengths, Hashes, Kinds]:
     )
 
 
-@kernel
+@inlined
 def _width(c: int) -> int:
     """Bytes of the UTF-8 character that starts with the byte c."""
     return 1 if c < 0x80 else (2 if c < 0xE0 else (3 if c < 0xF0 else 4))
 
 
-@kernel
+@inlined
 def _code(buffer: Bytes, i: int, width: int) -> int:
     """The code point of `width` bytes at i."""
     if width == 1:
@@ -177,6 +178,38 @@ def _joins(last: int, found: int, ahead: int) -> int:
     return -1
 
 
+@inlined
+def _hash(buffer: Bytes, start: int, size: int) -> np.uint64:
+    """A hash of the bytes of a word, eight at a time."""
+    x = np.uint64(size) * _MIX
+    i = start
+    while size > 8:
+        x = (x ^ load_8(buffer, i)) * _BASE
+        x ^= x >> _HALF
+        i += 8
+        size -= 8
+    x = (x ^ (load_8(buffer, i) & (_ALL >> np.uint64(64 - 8 * size)))) * _BASE
+    return np.uint64(x ^ (x >> _HALF))
+
+
+@inlined
+def _flags(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> int:
+    """The flags of a word but for SYMBOL."""
+    if buffer[start] < 0x80 and blocks[buffer[start]] & ALPHA != 0:
+        return _LETTER
+    flags = 0
+    i = start
+    while i < stop and flags & (_KEPT | SOLID) != _KEPT | SOLID:
+        width = _width(buffer[i])
+        code = _code(buffer, i, width)
+        found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
+        flags |= found & _KEPT
+        flags |= SOLID if found & PUNCTUATION == 0 else 0
+        flags |= OPENS_ALNUM if i == start and found & ALNUM != 0 else 0
+        i += width
+    return flags
+
+
 @kernel
 def _split_at_space(
     buffer: Bytes,
@@ -193,52 +226,45 @@ def _split_at_space(
 ) -> None:
     n = 0
     for d in range(text_offsets.size - 1):
-        i, stop = text_offsets[d], text_offsets[d + 1]
-        while i < stop:
-            begin = i
-            hashed = np.uint64(0)
-            # SOLID and OPENS_ALNUM are kept apart: their bits mean other things in a class.
-            seen, common, continued, symbols = 0, PUNCTUATION, 0, 0
-            first = -1
-            width = 1
-            while i < stop:
-                c = buffer[i]
-                if c < 0x80:
-                    found = int(blocks[c])
-                    if found & SPACE != 0:
-                        width = 1
-                        break
-                    hashed = hashed * _BASE + np.uint64(c) + _ONE
-                    symbols |= 1 if c == 35 else 0
-                    i += 1
-                else:
-                    width = _width(c)
-                    code = _code(buffer, i, width)
-                    found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
-                    if found & SPACE != 0:
-                        break
-                    for k in range(width):
-                        hashed = hashed * _BASE + np.uint64(buffer[i + k]) + _ONE
-                    continued += width - 1
-                    symbols |= 1 if code == 0x2026 else 0
-                    i += width
-                seen |= found
-                common &= found
-                if first < 0:
-                    first = found
-            if i > begin:
-                if writes:
-                    flags = seen & _KEPT
-                    flags |= SOLID if common == 0 else 0
-                    flags |= SYMBOL if symbols != 0 else 0
-                    flags |= OPENS_ALNUM if first & ALNUM != 0 else 0
-                    starts[n] = begin
-                    num_bytes[n] = i - begin
-                    num_chars[n] = i - begin - continued
-                    hashes[n] = hashed
-                    kinds[n] = flags
-                n += 1
-            i += width
+        begin, stop = text_offsets[d], text_offsets[d + 1]
+        block = begin
+        continued, symbol = 0, 0
+        while block <= stop:
+            # Only at these bytes does anything happen: controls and the space, '#', and the first
+            # of those of a character that is not ASCII. The end of the text is one more.
+            marks = bits_in(buffer, block, 0, 32) | bits_in(buffer, block, 0xC0, 0xFF)
+            marks |= bits_in(buffer, block, 35, 35)
+            if stop - block < 64:
+                end = _ONE << np.uint64(stop - block)
+                marks = (marks & (end - _ONE)) | end
+            while marks != _NONE:
+                i = block + trailing_zeros(marks)
+                marks &= marks - _ONE
+                width = 1
+                if i < stop:
+                    c = buffer[i]
+                    if c < 0x80:
+                        if blocks[c] & SPACE == 0:
+                            symbol |= SYMBOL if c == 35 else 0
+                            continue
+                    else:
+                        width = _width(c)
+                        code = _code(buffer, i, width)
+                        if blocks[int(index[code >> 8]) * 256 + (code & 255)] & SPACE == 0:
+                            symbol |= SYMBOL if code == 0x2026 else 0
+                            continued += width - 1
+                            continue
+                if i > begin:
+                    if writes:
+                        starts[n] = begin
+                        num_bytes[n] = i - begin
+                        num_chars[n] = i - begin - continued
+                        hashes[n] = _hash(buffer, begin, i - begin)
+                        kinds[n] = _flags(buffer, begin, i, index, blocks) | symbol
+                    n += 1
+                    continued, symbol = 0, 0
+                begin = i + width
+            block += 64
         offsets[d + 1] = n
 
 
@@ -261,7 +287,6 @@ def _split_by_class(
         i, stop = text_offsets[d], text_offsets[d + 1]
         begin = i
         last = _NOTHING
-        hashed = np.uint64(0)
         flags = 0
         chars = 0
         code, before, was_joiner = 0, 0, False
@@ -307,7 +332,7 @@ def _split_by_class(
                     starts[n] = begin
                     num_bytes[n] = i - begin
                     num_chars[n] = chars
-                    hashes[n] = hashed
+                    hashes[n] = _hash(buffer, begin, i - begin)
                     kinds[n] = flags
                 n += 1
                 chars = 0
@@ -320,7 +345,6 @@ def _split_by_class(
                 continue
             if chars == 0:
                 begin = i
-                hashed = np.uint64(0)
                 flags = OPENS_ALNUM if found & ALNUM != 0 else 0
             last = state
             before = code
@@ -330,15 +354,16 @@ def _split_by_class(
                 flags |= SOLID
             if code == 35 or code == 0x2026:
                 flags |= SYMBOL
-            for k in range(width):
-                hashed = hashed * _BASE + np.uint64(buffer[i + k]) + _ONE
             i += width
             if last == _ALETTER:
                 # Most of a text: ASCII letters after a letter, which need no look at the rules.
                 run = i
-                while i < stop and buffer[i] < 0x80 and blocks[buffer[i]] & 31 == _ALETTER:
-                    hashed = hashed * _BASE + np.uint64(buffer[i]) + _ONE
-                    i += 1
+                while i < stop:
+                    others = ~(bits_in(buffer, i, 65, 90) | bits_in(buffer, i, 97, 122))
+                    i += trailing_zeros(others)
+                    if others != _NONE:
+                        break
+                i = min(i, stop)
                 if i > run:
                     chars += i - run
                     flags |= _KEPT | SOLID
