@@ -45,6 +45,7 @@ bench: $(READY)
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/tokens/train.py --data $(BENCH_DATA))
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/lineage.py --data $(BENCH_DATA))
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/eval.py --data $(BENCH_DATA))
+	$(BIN)/python benchmarks/ops/cpu.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/train.py
