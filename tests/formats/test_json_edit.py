@@ -41,6 +41,10 @@ def test_random_objects_get_the_field_and_keep_the_rest():
         )
         found = replace_fields(raw.encode(), {"metadata": {"n": 1}, "é": "ü"})
         assert json.loads(found) == record | {"metadata": {"n": 1}, "é": "ü"}
+        assert replace_fields(raw.encode(), {"metadata": {"n": 1}, "é": "ü"}, record) == found
+        # What is known wrongly does no harm: it is not found.
+        wrong = dict.fromkeys(record, "s")
+        assert replace_fields(raw.encode(), {"metadata": {"n": 1}, "é": "ü"}, wrong) == found
 
 
 def test_fields_within_metadata_keep_their_neighbours_bytes():

@@ -111,7 +111,8 @@ class _Writer:
                 text = outcome.texts.get(row)
                 raw = document.raw
                 if text is not None:
-                    raw = replace_fields(raw, {self._text_key: text.decode()})
+                    changes = {self._text_key: text.decode()}
+                    raw = replace_fields(raw, changes, document.fields)
                 kept.append(raw)
             else:
                 rule = f"{reject.check.rule}: {reject.check.measure}"

@@ -206,7 +206,8 @@ class _Writer:
         if self._is_enough(text):
             self.counts["documents_shortened"] += 1
             self.counts["characters_removed"] += len(document.text) - len(text)
-            self._keep(replace_fields(document.raw, {self._settings.text_key: text}))
+            changes = {self._settings.text_key: text}
+            self._keep(replace_fields(document.raw, changes, document.fields))
             return
         self.counts["documents_dropped"] += 1
         self.counts["characters_removed"] += len(document.text)

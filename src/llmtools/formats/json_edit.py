@@ -22,11 +22,14 @@ def encode(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
+def replace_fields(
+    raw: bytes, changes: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> bytes:
     """The object in `raw` with some top-level fields set, every other byte as it was.
 
     A field that exists is re-encoded in place (its last occurrence, the one parsers use); a new one
-    is appended. `raw` must be a valid JSON object.
+    is appended. `raw` must be a valid JSON object. known: what it was parsed to, where that is at
+    hand: long texts are then compared with what they should be instead of walked over.
     """
     if not changes:
         return raw
@@ -36,7 +39,7 @@ def replace_fields(raw: bytes, changes: Mapping[str, Any]) -> bytes:
         separator = b"" if raw[:end].strip(_SPACES) == b"{" else b","
         added = [encode(k) + b":" + encode(v) for k, v in changes.items()]
         return raw[:end] + separator + b",".join(added) + raw[end:]
-    spans, end = _field_spans(raw)
+    spans, end = _field_spans(raw, known or {})
     edits = [(*spans[k], encode(v)) for k, v in changes.items() if k in spans]
     added = [encode(k) + b":" + encode(v) for k, v in changes.items() if k not in spans]
     if added:
@@ -85,11 +88,11 @@ def _value_of(raw: bytes, key: str) -> bytes:
     """The bytes of a field's value; empty where there is none."""
     if not _may_hold(raw, key):
         return b""
-    start, stop = _field_spans(raw)[0].get(key, (0, 0))
+    start, stop = _field_spans(raw, {})[0].get(key, (0, 0))
     return raw[start:stop]
 
 
-def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:
+def _field_spans(raw: bytes, known: Mapping[str, Any]) -> tuple[dict[str, tuple[int, int]], int]:
     """Byte spans of the top-level values, and the place just after the last value."""
     spans: dict[str, tuple[int, int]] = {}
     at = raw.index(b"{") + 1
@@ -103,12 +106,21 @@ def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:
         key_end = _after_value(raw, at)
         key = orjson.loads(raw[at:key_end])
         at = _after_space(raw, raw.index(b":", key_end) + 1)
-        end = _after_value(raw, at)
+        value = known.get(key)
+        # No string begins with another one, quotes and all: where these bytes stand the value ends.
+        # A string may be written in other ways, and then it is walked over.
+        guess = encode(value) if type(value) is str else b""
+        if guess and raw.startswith(guess, at):
+            end = at + len(guess)
+        else:
+            end = _after_value(raw, at)
         spans[key] = (at, end)
         at = end
 
 
 def _after_space(raw: bytes, at: int) -> int:
+    if raw[at] not in _SPACES:
+        return at
     match = _SPACE.match(raw, at)
     assert match is not None
     return match.end()

@@ -47,8 +47,8 @@ def test_the_kernels_count_what_the_reference_does(dialect: Dialect, batch: list
         words = text.split()
         for name, value in counters_reference(text, words, conventions).items():
             assert found[name][row] == value, (name, text)
-        lengths = list(map(len, words))
-        assert found["twice_median_length"][row] == (2 * median(lengths) if words else 0)
+        lengths = list(map(len, words)) if dialect == "dolma" else []
+        assert found["twice_median_length"][row] == (2 * median(lengths) if lengths else 0)
 
 
 def test_a_word_counts_when_it_holds_a_letter_or_digit() -> None:

@@ -212,9 +212,13 @@ def _top_bound(
     seen: Hashes,
     counts: Counts,
     shift: np.uint64,
-) -> int:
-    """Lengthen n-grams by a word, to n; none times its occurrences has more characters."""
+) -> tuple[int, int]:
+    """Lengthen n-grams by a word, to n; none times its occurrences has more characters.
+
+    The second number is one that none occurs more often than.
+    """
     # Where none comes twice, it is the first that counts.
+    count = 1
     most = chars_after[0] - chars[0] + n - 1 if added.size > 0 else 0
     for i in range(added.size):
         key = (grams[i] ^ (grams[i] >> _SHIFT)) * _MIX + added[i]
@@ -222,8 +226,9 @@ def _top_bound(
         if _see(seen, shift, key):
             at = key >> (shift - _ONE)
             counts[at] += 1
+            count = max(count, counts[at] + 1)
             most = max(most, (counts[at] + 1) * (chars_after[i] - chars[i] + n - 1))
-    return int(most)
+    return int(most), int(count)
 
 
 @inlined
@@ -267,10 +272,18 @@ def _judge_top(
     out: Flags,
 ) -> None:
     """The columns of the most frequent n-grams of one document, whose words are `own`."""
-    length = 0
+    length, times = 0, 0
     for column in range(top.size):
         n = top[column]
-        if n <= length or length == 0:
+        if n > length > 0:
+            # An n-gram is not more frequent than a shorter one in it.
+            longest = 0
+            for i in range(own.size - n + 1):
+                longest = max(longest, ends[i + n] - ends[i])
+            if times * (longest + n - 1) / chars <= limits[_GRAMS + column]:
+                out[_GRAMS + column] = True
+                continue
+        else:
             grams[: own.size] = own
             length = 1
         while length < n - 1:
@@ -281,7 +294,7 @@ def _judge_top(
             grams[: own.size] = 0
         seen[:] = 0
         counts[:] = 0
-        found = _top_bound(grams, own[n - 1 :], n, ends, ends[n:], seen, counts, shift)
+        found, times = _top_bound(grams, own[n - 1 :], n, ends, ends[n:], seen, counts, shift)
         length = n
         out[_GRAMS + column] = found / chars <= limits[_GRAMS + column]
 
