@@ -61,3 +61,23 @@ def test_fields_within_metadata_keep_their_neighbours_bytes():
 def test_what_is_no_object_has_no_place_for_fields(raw):
     with pytest.raises(InputError, match=r"f:1: field 'metadata"):
         add_within_metadata(raw, "scores", {"b": 3}, "f:1")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"text": "a", "b": 1}',
+        b'{"b": "text", "text" : "a"}',
+        b'{"b": {"text": "a"}, "text": "a"}',
+        b'{"b": {"text": "a"}, "\\u0074ext": "a"}',
+        b'{"text": "b", "text": "a"}',
+        b'{"b": "\\"text\\": \\"a\\"", "text":"a"}',
+        b'{"text": "\\u0061"}',
+        b'{"text":"a"}',
+    ],
+)
+def test_a_known_value_is_replaced_where_it_stands(raw):
+    known = json.loads(raw)
+    found = replace_fields(raw, {"text": 'new "text"'}, known)
+    assert found == replace_fields(raw, {"text": 'new "text"'})
+    assert json.loads(found) == known | {"text": 'new "text"'}

@@ -12,7 +12,7 @@ import pytest
 
 from llmtools.errors import InputError
 from llmtools.formats import manifest_store
-from llmtools.formats.drop_log import BLOB_DOCUMENTS, Drop, DropLog, find_drops
+from llmtools.formats.drop_log import BLOB_DOCUMENTS, DropLog, find_drops
 from llmtools.formats.manifest import Recorder, digest_file, read_manifest
 from llmtools.formats.stream import open_input, open_output
 
@@ -104,7 +104,7 @@ def test_a_drop_log_gives_back_every_drop(tmp_path: Path) -> None:
     log = DropLog()
     count = BLOB_DOCUMENTS + 3
     for number in range(count):
-        log.add(Drop(document_id=number, rule=f"rule {number % 3}", value=number / 2))
+        log.add(number, f"rule {number % 3}", number / 2)
     ids = np.arange(count, count + 5, dtype=np.uint64)
     log.add_twins("near", ids, ids - np.uint64(count))
     path = tmp_path / "drops"
@@ -121,7 +121,7 @@ def test_a_drop_log_gives_back_every_drop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "rules", "length", "empty"])
 def test_a_damaged_drop_log_is_refused(tmp_path: Path, damage: str) -> None:
     log = DropLog()
-    log.add(Drop(document_id=1, rule="a", value=0.5))
+    log.add(1, "a", 0.5)
     data = log.data()
     broken = {
         "cut": data[:-1],

@@ -15,7 +15,7 @@ from llmtools.data.batch import Batch, batches
 from llmtools.data.rules.chain import Chain, Outcome
 from llmtools.data.rules.table import FilterSettings, as_record
 from llmtools.formats.document import Document, document_hash, read_documents
-from llmtools.formats.drop_log import Drop, DropLog
+from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -117,8 +117,7 @@ class _Writer:
             else:
                 rule = f"{reject.check.rule}: {reject.check.measure}"
                 value = reject.value if isinstance(reject.value, float) else None
-                hashed = document_hash(document.id)
-                self._drops.add(Drop(document_id=hashed, rule=rule, value=value))
+                self._drops.add(document_hash(document.id), rule, value)
                 if self.dropped is not None:
                     why = {"reject": reject.as_dict()}
                     self.dropped.write(add_metadata(document.raw, why, document.where) + b"\n")

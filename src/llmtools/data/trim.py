@@ -19,7 +19,7 @@ from llmtools import terminal
 from llmtools.data.segments import segments
 from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash, read_documents
-from llmtools.formats.drop_log import Drop, DropLog
+from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
@@ -213,7 +213,7 @@ class _Writer:
         self.counts["characters_removed"] += len(document.text)
         value = round(_num_chars(spans) / len(document.text), 4)
         method = self._settings.method
-        self._drops.add(Drop(document_id=document_hash(document.id), rule=method, value=value))
+        self._drops.add(document_hash(document.id), method, value)
         if self._rejects is not None:
             added = {"reject": {"rule": method, "value": value}}
             self._rejects.write(add_metadata(document.raw, added, document.where) + b"\n")

@@ -28,6 +28,7 @@ FORMAT = "llmtools/drops@1"
 BLOB_DOCUMENTS = 1 << 16
 MAX_HEADER_BYTES = 1 << 16
 MAX_RULES = 255
+NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,12 @@ class DropLog:
         self._blobs = io.BytesIO()
         self.num_documents = 0
 
-    def add(self, drop: Drop) -> None:
-        """Append one document."""
-        self._ids.append(drop.document_id)
-        self._rule_of.append(self._rule(drop.rule))
-        self._values.append(float("nan") if drop.value is None else drop.value)
-        self._kept.append(drop.kept_id or 0)
+    def add(self, document_id: int, rule: str, value: float | None = None) -> None:
+        """Append one document, as `Drop` describes it."""
+        self._ids.append(document_id)
+        self._rule_of.append(self._rule(rule))
+        self._values.append(NAN if value is None else value)
+        self._kept.append(0)
         self.num_documents += 1
         if len(self._ids) == BLOB_DOCUMENTS:
             self._flush()

@@ -11,6 +11,7 @@ import orjson
 from llmtools.formats.malformed import MalformedRecord, kind_of, no_metadata
 
 _SPACES = b" \t\n\r"
+_COLON = ord(":")
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[^,\]}\s]+")
@@ -39,7 +40,12 @@ def replace_fields(
         separator = b"" if raw[:end].strip(_SPACES) == b"{" else b","
         added = [encode(k) + b":" + encode(v) for k, v in changes.items()]
         return raw[:end] + separator + b",".join(added) + raw[end:]
-    spans, end = _field_spans(raw, known or {})
+    if known and len(changes) == 1:
+        ((key, value),) = changes.items()
+        start, stop = _known_span(raw, key, known.get(key))
+        if start:
+            return raw[:start] + encode(value) + raw[stop:]
+    spans, end = _field_spans(raw)
     edits = [(*spans[k], encode(v)) for k, v in changes.items() if k in spans]
     added = [encode(k) + b":" + encode(v) for k, v in changes.items() if k not in spans]
     if added:
@@ -49,6 +55,27 @@ def replace_fields(
     for start, stop, new in sorted(edits, reverse=True):
         out = out[:start] + new + out[stop:]
     return out
+
+
+def _known_span(raw: bytes, key: str, value: Any) -> tuple[int, int]:
+    """Where the value of a top-level field stands that is known to be `value`; (0, 0) if unsure.
+
+    Sure is a key that occurs once in the object, with no escape beside it, so that no other can be
+    the same, and that is followed by the string as this project writes it: no string begins with
+    another one, quotes and all, so the value ends there.
+    """
+    name = encode(key)
+    at = raw.find(name)
+    if type(value) is not str or at < 0:
+        return 0, 0
+    colon = _after_space(raw, at + len(name))
+    start = _after_space(raw, colon + 1)
+    text = encode(value)
+    stop = start + len(text)
+    if raw[colon] != _COLON or not raw.startswith(text, start):
+        return 0, 0
+    others = raw[:at] + raw[stop:]
+    return (0, 0) if name in others or b"\\" in others else (start, stop)
 
 
 def _may_hold(raw: bytes, key: str) -> bool:
@@ -88,11 +115,11 @@ def _value_of(raw: bytes, key: str) -> bytes:
     """The bytes of a field's value; empty where there is none."""
     if not _may_hold(raw, key):
         return b""
-    start, stop = _field_spans(raw, {})[0].get(key, (0, 0))
+    start, stop = _field_spans(raw)[0].get(key, (0, 0))
     return raw[start:stop]
 
 
-def _field_spans(raw: bytes, known: Mapping[str, Any]) -> tuple[dict[str, tuple[int, int]], int]:
+def _field_spans(raw: bytes) -> tuple[dict[str, tuple[int, int]], int]:
     """Byte spans of the top-level values, and the place just after the last value."""
     spans: dict[str, tuple[int, int]] = {}
     at = raw.index(b"{") + 1
@@ -106,14 +133,7 @@ def _field_spans(raw: bytes, known: Mapping[str, Any]) -> tuple[dict[str, tuple[
         key_end = _after_value(raw, at)
         key = orjson.loads(raw[at:key_end])
         at = _after_space(raw, raw.index(b":", key_end) + 1)
-        value = known.get(key)
-        # No string begins with another one, quotes and all: where these bytes stand the value ends.
-        # A string may be written in other ways, and then it is walked over.
-        guess = encode(value) if type(value) is str else b""
-        if guess and raw.startswith(guess, at):
-            end = at + len(guess)
-        else:
-            end = _after_value(raw, at)
+        end = _after_value(raw, at)
         spans[key] = (at, end)
         at = end
 

@@ -171,7 +171,7 @@ def _character(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int,
     return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), width
 
 
-@kernel
+@inlined
 def _strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
     """The bytes that white space at both ends leaves."""
     while start < stop:
@@ -195,7 +195,7 @@ def _inside(marks: np.uint64, left: int) -> np.uint64:
     return marks if left >= 64 else marks & ((_ONE << np.uint64(left)) - _ONE)
 
 
-@kernel
+@inlined
 def _count_words(
     buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, enough: int
 ) -> int:
@@ -225,7 +225,7 @@ def _longest_word(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Ki
     return longest
 
 
-@kernel
+@inlined
 def _count_sentences(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> int:
     """Sentences of a line, at least one."""
     sentences = 1
@@ -270,7 +270,7 @@ def _is_phrase(buffer: Bytes, start: int, stop: int, phrase: Bytes) -> bool:
     return True
 
 
-@kernel
+@inlined
 def _phrases(
     buffer: Bytes, start: int, stop: int, phrases: Bytes, ends: Integers, rare: Integers
 ) -> tuple[int, bool]:
@@ -313,7 +313,7 @@ def _citation(buffer: Bytes, i: int, stop: int, index: Kinds, blocks: Kinds) -> 
     return 0
 
 
-@kernel
+@inlined
 def _ends_well(line: Bytes, start: int, stop: int, dialect: int) -> bool:
     """Whether a line ends as a sentence does; of DCLM's, white space at the end is gone."""
     if start == stop:
@@ -324,7 +324,7 @@ def _ends_well(line: Bytes, start: int, stop: int, dialect: int) -> bool:
     return bool(is_mark and not (is_dots and dialect != _DOLMA))
 
 
-@kernel
+@inlined
 def _next_line(
     buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
 ) -> tuple[int, int]:
@@ -350,7 +350,7 @@ def _next_line(
     return stop, stop + 1
 
 
-@kernel
+@inlined
 def _copy_line(
     buffer: Bytes,
     start: int,

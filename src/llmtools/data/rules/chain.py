@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from llmtools.data.batch import Batch
 from llmtools.data.rules.rule import Check, Reject, Rule
 
@@ -82,20 +84,21 @@ class Chain:
         start = time.perf_counter()
         gone = set() if self.annotate else set(outcome.rejects)
         found = rule.apply(batch, annotate=self.annotate)
-        lengths = (batch.offsets[1:] - batch.offsets[:-1]).tolist()
+        lengths = np.diff(batch.offsets).tolist()
         stats = self.stats[rule.name]
-        stays: list[int] = []
-        for at, reject in enumerate(found.rejects):
-            if rows[at] in gone:
-                continue
-            stats.documents += 1
-            stats.bytes += lengths[at]
-            if reject is None:
-                stays.append(at)
-                continue
-            stats.dropped += 1
-            stats.dropped_bytes += lengths[at]
-            outcome.rejects.setdefault(rows[at], reject)
+        judged = (
+            [at for at, row in enumerate(rows) if row not in gone] if gone else range(len(rows))
+        )
+        stays = [at for at in judged if found.rejects[at] is None]
+        stats.documents += len(judged)
+        stats.bytes += sum([lengths[at] for at in judged])
+        if len(stays) < len(judged):
+            for at in judged:
+                reject = found.rejects[at]
+                if reject is not None:
+                    stats.dropped += 1
+                    stats.dropped_bytes += lengths[at]
+                    outcome.rejects.setdefault(rows[at], reject)
         texts = {at: text for at, text in found.texts.items() if rows[at] not in gone}
         for at, text in texts.items():
             stats.edited += 1

@@ -191,7 +191,7 @@ def _is_at(buffer: Bytes, i: int, stop: int, a: int, b: int, c: int) -> bool:
     return bool(i + 3 <= stop and buffer[i] == a and buffer[i + 1] == b and buffer[i + 2] == c)
 
 
-@kernel
+@inlined
 def _judge_line(
     buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
 ) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.rules.characters import SPACE, TERMINAL, character_table
 from llmtools.data.rules.rule import Check, Rule, Values, Verdicts, verdicts
 from llmtools.data.rules.settings import C4ParagraphSettings, Conventions, FineWebSettings
-from llmtools.data.rules.words import words_of
+from llmtools.data.rules.words import word_counts
 from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -59,7 +59,7 @@ class FineWebRule(Rule):
 
     def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
         found = line_counts(batch, self._settings.short_line_length)
-        words = words_of(batch, self._conventions.words).counts
+        words = word_counts(batch, self._conventions.words)
         closed = found["closed"] / np.maximum(found["lines"], 1)
         judged = closed.copy()
         if self._settings.line_punct_exclude_zero:

@@ -190,7 +190,10 @@ def _join(
     ends[0, 0], ends[1, 0] = 0, 8
     for i in range(starts.size):
         size = num_bytes[i]
-        for k in range(0, size, 8):
+        # Two for most words, as is decided here and not asked for each.
+        store_8(joined, at, load_8(buffer, starts[i]))
+        store_8(joined, at + 8, load_8(buffer, starts[i] + 8))
+        for k in range(16, size, 8):
             store_8(joined, at + k, load_8(buffer, starts[i] + k))
         at += size
         ends[0, i + 1] = ends[0, i] + num_chars[i]
@@ -241,6 +244,7 @@ def _dup_bound(
     chars: Integers,
     chars_after: Integers,
     seen: Hashes,
+    has_short: bool,
     shift: np.uint64,
 ) -> int:
     """The scan over repeated n-grams does not find more characters."""
@@ -248,8 +252,8 @@ def _dup_bound(
     covered = 0
     for i in range(last_keys.size):
         key = first_keys[i] + last_keys[i]
-        size = places_after[i] - places[i]
-        if size < 8:
+        if has_short and places_after[i] - places[i] < 8:
+            size = places_after[i] - places[i]
             start = load_8(joined, places[i]) & (_ALL >> np.uint64(64 - 8 * size))
             key = _mixed(start * _FIRST + np.uint64(size))
         if _see(seen, shift, key):
@@ -354,6 +358,12 @@ def _judge(
         _judge_top(
             own, keys[2], ends[0], top, limits, chars, some_seen, some_counts, seen_shift, out[d]
         )
+        shortest = 8
+        if dup.size > 0:
+            least = dup.min()
+            for i in range(num_words - least + 1):
+                shortest = min(shortest, ends[1, i + least] - ends[1, i])
+        has_short = shortest < 8
         for column in range(dup.size):
             some_seen[:] = 0
             n = dup[column]
@@ -366,6 +376,7 @@ def _judge(
                 ends[0],
                 ends[0, n:],
                 some_seen,
+                has_short,
                 seen_shift,
             )
             at = _GRAMS + top.size + column

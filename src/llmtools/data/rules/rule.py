@@ -38,9 +38,13 @@ class Check:
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reject:
-    """Why a document was dropped: the first check it failed."""
+    """Why a document was dropped: the first check it failed.
+
+    Not frozen, as there is one for each document that is: making a frozen one takes three times as
+    long.
+    """
 
     check: Check
     value: float | str

@@ -81,6 +81,19 @@ def words_of(batch: Batch, words: Words) -> WordTable:
     return table
 
 
+def word_counts(batch: Batch, words: Words) -> Integers:
+    """The words of each document, (D,), where nothing else of them may be needed."""
+    key = f"words {words}"
+    if key in batch.memo:
+        return words_of(batch, words).counts
+    index, blocks = character_table()
+    offsets = np.zeros(batch.offsets.size, np.int64)
+    split: Callable[..., None] = _split_by_class if words == "unicode" else _split_at_space
+    split(batch.buffer, batch.offsets, index, blocks, False, offsets, *_room(0))
+    counts: Integers = np.diff(offsets)
+    return counts
+
+
 def _find(batch: Batch, is_unicode: bool) -> WordTable:
     index, blocks = character_table()
     given = (batch.buffer, batch.offsets, index, blocks)
