@@ -6,6 +6,7 @@ each launch instead of running it, and specializes its arguments as triton's own
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
+
+from llmtools.triton_kernels import launch
 
 _TYPES = {
     torch.float32: "fp32",
@@ -121,8 +124,8 @@ class Resources:
     warps_held: int
 
 
-def recorded(call: Callable[[], object]) -> list[Launch]:
-    """The launches that `call` makes with tensors on the device `meta`."""
+def recorded(call: Callable[[], object], target: Target | None = None) -> list[Launch]:
+    """The launches that `call` makes with tensors on the device `meta`, for a target's makers."""
     found: list[Launch] = []
 
     def keep(self: JITFunction[Any], *args: Any, grid: Any, warmup: bool, **named: Any) -> None:
@@ -130,7 +133,11 @@ def recorded(call: Callable[[], object]) -> list[Launch]:
         bound = dict(zip(self.arg_names, args, strict=False)) | named
         found.append(_specialized(self, bound, options))
 
-    with mock.patch.object(JITFunction, "run", keep):
+    is_amd = target is not None and target.gpu.backend == "hip"
+    with (
+        mock.patch.object(JITFunction, "run", keep),
+        mock.patch.object(launch, "is_amd", lambda: is_amd),
+    ):
         call()
     return found
 
@@ -192,6 +199,25 @@ def compile_for(launch: Launch, target: Target) -> Resources:
     )
 
 
+def faults(found: Resources, target: Target, least_warps: int, *, has_products: bool) -> list[str]:
+    """What is wrong with a compiled kernel."""
+    is_so = {
+        f"spills {found.spills}": found.spills > 0,
+        "too much shared memory": found.shared_bytes > target.shared_bytes,
+        "low occupancy": found.warps_held < least_warps,
+        "no matrix instructions": has_products and not found.matrix,
+        "matrix instructions where there is no product": not has_products and found.matrix > 0,
+    }
+    return [fault for fault, is_fault in is_so.items() if is_fault]
+
+
+def cache_compiled(set_environment: Callable[[str, str], object]) -> None:
+    """Keep what is compiled in the user's cache, where no other cache is named."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    if "TRITON_CACHE_DIR" not in os.environ:
+        set_environment("TRITON_CACHE_DIR", f"{base}/llmtools/triton")
+
+
 def _read_nvidia(asm: dict[str, Any], target: Target) -> tuple[int, int, int]:
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:
@@ -218,5 +244,7 @@ def _read_amd(asm: dict[str, Any], target: Target) -> tuple[int, int, int]:
         return max(map(int, re.findall(rf"\.{key}:\s*(\d+)", text)), default=0)
 
     registers = max(1, number("vgpr_count"))
-    spills = number("vgpr_spill_count") + number("sgpr_spill_count")
+    # Scalar registers are spilled to lanes of vector registers, which takes no memory; where those
+    # run out as well, scratch memory is taken.
+    spills = number("vgpr_spill_count") + number("private_segment_fixed_size")
     return registers, spills, len(re.findall(target.matrix, text))

@@ -1,12 +1,20 @@
-"""What each kernel is compiled for in tests: one launch of real sizes, without memory."""
+"""What each kernel is compiled for: launches of real sizes, without memory.
+
+CASES are one configuration of every kernel and are on the page docs/kernels.md; MATRIX are the
+others that there are, which `make kernels` compiles beside them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from compiled import Launch, Target
 
+from llmtools.triton_kernels.attention import attention_forward
+from llmtools.triton_kernels.attention_backward import attention_backward
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
@@ -18,17 +26,38 @@ from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
 from llmtools.triton_kernels.scaled_matmul import quantize_rows, scaled_matmul
 
+# Warps of a multiprocessor that must find room at once.
+LEAST_WARPS = 8
+# Kernels whose products must be matrix instructions.
+WITH_PRODUCTS = {
+    "forward_kernel",
+    "grad_kv_kernel",
+    "grad_q_kernel",
+    "quant_matmul_kernel",
+    "paged_attention_kernel",
+    "scaled_matmul_kernel",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """call: launches kernels. has_products: whether they must be matrix instructions; is_short: of
-    fewer rows than sm_90's HGMMA takes, so that HMMA serves there too; without: targets whose
-    compiler refuses it."""
+    """call: launches kernels. is_short: of fewer rows than sm_90's HGMMA takes, so that HMMA serves
+    there too; is_exact: in fp32, for which AMD's alone has matrix instructions; without: targets
+    whose compiler refuses it."""
 
     call: Callable[[], object]
-    has_products: bool = False
     is_short: bool = False
+    is_exact: bool = False
     without: tuple[str, ...] = ()
+
+    def limits(self, target: Target) -> Target:
+        """The target, with the matrix instructions that count in this case."""
+        is_mixed = self.is_short and target.name == "sm_90"
+        return replace(target, matrix="[HIQ]G?MMA") if is_mixed else target
+
+    def has_products(self, launch: Launch, target: Target) -> bool:
+        is_exact = self.is_exact and target.gpu.backend != "hip"
+        return launch.name in WITH_PRODUCTS and not is_exact
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -37,6 +66,26 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 def wide(*shape: int) -> torch.Tensor:
     return meta(*shape, dtype=torch.float32)
+
+
+def heads(head_dim: int, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+    """Queries, keys and values: 4,096 tokens of eight documents, 32 heads on 8."""
+    return [meta(4096, count, head_dim, dtype=dtype) for count in (32, 8, 8)]
+
+
+def forward(
+    head_dim: int, dtype: torch.dtype = torch.bfloat16, config: Config | None = None
+) -> None:
+    places = meta(9, dtype=torch.int32)
+    scale = head_dim**-0.5
+    attention_forward(*heads(head_dim, dtype), places, places, 512, Masking(), scale, config)
+
+
+def backward(head_dim: int, dtype: torch.dtype = torch.bfloat16) -> None:
+    places = meta(9, dtype=torch.int32)
+    q, k, v = heads(head_dim, dtype)
+    lses, scale = wide(32, 4096), head_dim**-0.5
+    attention_backward(q, q, k, v, q, lses, places, places, 512, 512, Masking(), scale)
 
 
 def product(rows: int, bits: int, kind: str, config: Config | None = None) -> None:
@@ -54,14 +103,14 @@ def product(rows: int, bits: int, kind: str, config: Config | None = None) -> No
     )
 
 
-def rms_forward() -> None:
-    hidden = meta(4096, 1, 4096)
+def rms_forward(dtype: torch.dtype = torch.bfloat16) -> None:
+    hidden = meta(4096, 1, 4096, dtype=dtype)
     norm_forward(hidden, meta(4096), None, hidden, eps=1e-5, is_centred=False)
 
 
-def layer_backward() -> None:
-    hidden, of_tokens = meta(4096, 1, 4096), wide(4096)
-    norm_backward(hidden, hidden, hidden, meta(4096), of_tokens, of_tokens, has_bias=True)
+def layer_backward(size: int = 4096, dtype: torch.dtype = torch.bfloat16) -> None:
+    hidden, of_tokens = meta(4096, 1, size, dtype=dtype), wide(4096)
+    norm_backward(hidden, hidden, hidden, meta(size), of_tokens, of_tokens, has_bias=True)
 
 
 def labels(num_tokens: int) -> torch.Tensor:
@@ -90,11 +139,11 @@ def small_product(rows: int, dtype: torch.dtype) -> None:
 
 
 CASES = {
+    "attention": Case(call=lambda: forward(128)),
+    "attention's gradient": Case(call=lambda: backward(128)),
     "quantized, one row": Case(call=lambda: product(1, 4, "zeros")),
-    "quantized, few rows": Case(
-        call=lambda: product(16, 4, "table"), has_products=True, is_short=True
-    ),
-    "quantized, many rows": Case(call=lambda: product(512, 4, "zeros"), has_products=True),
+    "quantized, few rows": Case(call=lambda: product(16, 4, "table"), is_short=True),
+    "quantized, many rows": Case(call=lambda: product(512, 4, "zeros")),
     "add and RMSNorm": Case(call=rms_forward),
     "LayerNorm's gradient": Case(call=layer_backward),
     "RoPE": Case(
@@ -114,11 +163,62 @@ CASES = {
             meta(512, 128256), labels(512), *[wide(512)] * 3, softcap=30.0, ignore=-100
         )
     ),
-    "decoding": Case(call=lambda: decode(torch.bfloat16), has_products=True, is_short=True),
-    "decoding, int8": Case(call=lambda: decode(torch.int8), has_products=True, is_short=True),
-    "int8 by int8": Case(call=lambda: small_product(512, torch.int8), has_products=True),
-    "fp8 by fp8": Case(
-        call=lambda: small_product(512, torch.float8_e4m3fn), has_products=True, without=("sm_80",)
-    ),
+    "decoding": Case(call=lambda: decode(torch.bfloat16), is_short=True),
+    "decoding, int8": Case(call=lambda: decode(torch.int8), is_short=True),
+    "int8 by int8": Case(call=lambda: small_product(512, torch.int8)),
+    "fp8 by fp8": Case(call=lambda: small_product(512, torch.float8_e4m3fn), without=("sm_80",)),
     "rows to int8": Case(call=lambda: quantize_rows(meta(512, 8192), torch.int8)),
+}
+
+_FLOAT = torch.float32
+MATRIX = {
+    **{f"attention, {d}": Case(call=partial(forward, d)) for d in (64, 256)},
+    "attention's gradient, 64": Case(call=lambda: backward(64)),
+    "attention's gradient, 256": Case(call=lambda: backward(256), is_short=True),
+    **{
+        f"{name}, fp32, {d}": Case(call=partial(function, d, _FLOAT), is_exact=True)
+        for name, function in (("attention", forward), ("attention's gradient", backward))
+        for d in (64, 128)
+    },
+    "attention, fp16": Case(call=lambda: forward(128, torch.float16)),
+    **{
+        f"quantized, {rows} rows, {bits} bits, {kind}": Case(
+            call=partial(product, rows, bits, kind), is_short=rows <= 32
+        )
+        for rows in (1, 16, 32, 64, 512)
+        for bits, kind in ((4, "middle"), (4, "zeros"), (4, "table"), (8, "middle"), (8, "zeros"))
+    },
+    "RMSNorm, fp32": Case(call=lambda: rms_forward(_FLOAT)),
+    **{f"LayerNorm's gradient, {c}": Case(call=partial(layer_backward, c)) for c in (512, 8192)},
+    "LayerNorm's gradient, fp32": Case(call=lambda: layer_backward(4096, _FLOAT)),
+    "RoPE, fp32": Case(
+        call=lambda: rope(
+            *(meta(4096, count, 128, dtype=_FLOAT) for count in (32, 8)), *[wide(4096, 64)] * 2
+        )
+    ),
+    **{
+        f"gate's gradient, {name}": Case(
+            call=partial(gated_backward, *[meta(4096, 8192)] * 3, activation=name)
+        )
+        for name in ("silu", "gelu_tanh")
+    },
+    "log-probabilities, fp32": Case(
+        call=lambda: log_probs(wide(512, 32768), labels(512), softcap=None, ignore=-100)
+    ),
+    **{
+        f"decoding, {d}": Case(call=partial(decode, torch.bfloat16, d), is_short=True)
+        for d in (64, 256)
+    },
+    "decoding, fp8": Case(
+        call=lambda: decode(torch.float8_e4m3fn), is_short=True, without=("sm_80",)
+    ),
+    **{
+        f"int8 by int8, {rows} rows": Case(
+            call=partial(small_product, rows, torch.int8), is_short=True
+        )
+        for rows in (16, 64)
+    },
+    "rows to fp8": Case(
+        call=lambda: quantize_rows(meta(512, 32768), torch.float8_e4m3fn), without=("sm_80",)
+    ),
 }

@@ -11,18 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from compiled import TARGETS, compile_for, recorded
-from launches import CASES, Case, meta, wide
+from compiled import TARGETS, cache_compiled, compile_for, faults, recorded
+from launches import CASES, LEAST_WARPS, Case
 from triton.compiler.errors import CompilationError
 
 from llmtools import triton_kernels
-from llmtools.triton_kernels.attention import attention_backward, attention_forward
-from llmtools.triton_kernels.masking import Masking
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
-# What tests hold every launch to, beside no spills and the target's shared memory.
-LEAST_WARPS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,49 +87,18 @@ WORK = {
 }
 
 
-def _heads() -> list[torch.Tensor]:
-    """Queries, keys and values: 4,096 tokens of eight documents, 32 heads on 8."""
-    return [meta(4096, heads, 128) for heads in (32, 8, 8)]
-
-
-def _forward() -> None:
-    places = meta(9, dtype=torch.int32)
-    attention_forward(*_heads(), places, places, 512, Masking(), 128**-0.5)
-
-
-def _backward() -> None:
-    places = meta(9, dtype=torch.int32)
-    q, k, v = _heads()
-    lse = wide(32, 4096)
-    attention_backward(q, q, k, v, q, lse, places, places, 512, 512, Masking(), 128**-0.5)
-
-
-ALL = {
-    "attention": Case(call=_forward, has_products=True),
-    "attention's gradient": Case(call=_backward, has_products=True),
-} | CASES
-
-
 def status_of(case: Case, target: str) -> list[list[str]]:
     """A row for each kernel of a case: name, what it takes, and whether tests would pass it."""
-    limits, rows = TARGETS[target], []
-    for launch in recorded(case.call):
+    limits, rows = case.limits(TARGETS[target]), []
+    for launch in recorded(case.call, TARGETS[target]):
         try:
             found = compile_for(launch, limits)
         except CompilationError:
             rows.append([launch.name, "-", "-", "-", "-", "not supported"])
             continue
-        faults = [
-            fault
-            for fault, is_so in {
-                f"spills {found.spills}": found.spills > 0,
-                "too much shared memory": found.shared_bytes > limits.shared_bytes,
-                "low occupancy": found.warps_held < LEAST_WARPS,
-            }.items()
-            if is_so
-        ]
+        wrong = faults(found, limits, LEAST_WARPS, has_products=case.has_products(launch, limits))
         numbers = (found.registers, found.shared_bytes, found.warps_held, found.matrix)
-        rows.append([launch.name, *map(str, numbers), ", ".join(faults) or "passes"])
+        rows.append([launch.name, *map(str, numbers), ", ".join(wrong) or "passes"])
     return rows
 
 
@@ -172,7 +136,7 @@ def page() -> str:
         lines += [f"### {target}\n", "| case | kernel | registers | shared bytes | warps held |"]
         lines[-1] += " matrix instructions | status |"
         lines.append("|---|---|---|---|---|---|---|")
-        for name, case in ALL.items():
+        for name, case in CASES.items():
             lines += [f"| {name} | {' | '.join(row)} |" for row in status_of(case, target)]
         lines.append("")
     return "\n".join(lines) + "\n" + BOUNDS_HEAD + bounds()
@@ -186,9 +150,9 @@ Written by `make kernels`; nothing on this page was measured on a GPU.
 Every kernel compiled ahead of time for four architectures, bf16 where a name says nothing else,
 and what the binary says: registers of a thread, shared memory of a block, warps that fill a
 multiprocessor at once, matrix instructions (HMMA, HGMMA, MFMA ...) in the code. A kernel passes
-without spills, within the target's shared memory, and with eight warps or more. `tests/kernels`
-holds all of them to that on all four, but attention, whose forward is held to it on NVIDIA's three:
-where the gradient of attention spills, this page alone says so.
+without spills, within the target's shared memory, with eight warps or more, and with matrix
+instructions where it has products and nowhere else. `tests/kernels` holds all of them to that on
+all four, and `make kernels` their other configurations: head sizes, dtypes, rows, kinds of weights.
 Values are held to float64 in triton's interpreter, with every store traced.
 """
 BOUNDS_HEAD = """## How fast they could be
@@ -202,8 +166,7 @@ of 8,192 positions with the same heads.
 
 
 def main() -> None:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    os.environ.setdefault("TRITON_CACHE_DIR", f"{base}/llmtools/triton")
+    cache_compiled(os.environ.setdefault)
     PAGE.write_text(page(), "utf-8")
     print(f"wrote {PAGE.name}", file=sys.stderr)
 

@@ -1,72 +1,84 @@
 """Kernels compiled ahead of time: what GPUs that are not here would load.
 
-The forward of attention alone so far; docs/log.md says what the backward still lacks.
+What was compiled is cached by digest of a kernel's source, its configuration and the compiler.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
-from compiled import TARGETS, Launch, Resources, compile_for, recorded
+from compiled import TARGETS, cache_compiled, compile_for, faults, recorded
+from launches import CASES, LEAST_WARPS, MATRIX, Case, forward, product
+from triton.compiler.errors import CompilationError
 
-from llmtools.triton_kernels.attention import attention_forward
 from llmtools.triton_kernels.launch import Config
-from llmtools.triton_kernels.masking import Masking
-
-NVIDIA = ("sm_80", "sm_90", "sm_100")
-# Warps of a multiprocessor that must find room at once.
-LEAST_WARPS = 8
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+def cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_compiled(monkeypatch.setenv)
 
 
-def forward(head_dim: int, config: Config | None = None) -> Launch:
-    def call() -> None:
-        q, k, v = (
-            torch.empty(4096, heads, head_dim, dtype=torch.bfloat16, device="meta")
-            for heads in (32, 8, 8)
-        )
-        places = torch.empty(9, dtype=torch.int32, device="meta")
-        attention_forward(q, k, v, places, places, 1024, Masking(), head_dim**-0.5, config)
-
-    (launch,) = recorded(call)
-    return launch
-
-
-def faults(found: Resources, target: str) -> list[str]:
-    """What is wrong with a compiled kernel whose products should be matrix instructions."""
-    limits = TARGETS[target]
-    return [
-        fault
-        for fault, is_so in {
-            "spills": found.spills > 0,
-            "shared memory": found.shared_bytes > limits.shared_bytes,
-            "no matrix instructions": found.matrix == 0,
-            "occupancy": found.warps_held < LEAST_WARPS,
-        }.items()
-        if is_so
-    ]
+def check(case: Case, name: str) -> None:
+    """Every kernel of a case fits the target, and multiplies by its matrix instructions."""
+    target = TARGETS[name]
+    launches = recorded(case.call, target)
+    assert launches
+    if name in case.without:
+        with pytest.raises(CompilationError, match="not supported"):
+            compile_for(launches[0], target)
+        return
+    for launch in launches:
+        found = compile_for(launch, case.limits(target))
+        wrong = faults(found, target, LEAST_WARPS, has_products=case.has_products(launch, target))
+        assert wrong == [], (launch.name, found)
 
 
-@pytest.mark.parametrize("target", NVIDIA)
-@pytest.mark.parametrize("head_dim", [64, 128, 256])
-def test_the_forward_fits_and_multiplies_by_matrix_instructions(head_dim, target):
-    found = compile_for(forward(head_dim), TARGETS[target])
-    assert faults(found, target) == [], found
+@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.parametrize("name", list(CASES))
+def test_it_fits_and_its_products_are_matrix_instructions(name, target):
+    check(CASES[name], target)
 
 
-def test_a_configuration_that_spills_is_caught():
+@pytest.mark.soak
+@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.parametrize("name", list(MATRIX))
+def test_other_configurations_fit_too(name, target):
+    check(MATRIX[name], target)
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        (lambda config: forward(128, config=config), "spills"),
+        (lambda config: product(4096, 4, "zeros", config), "spills"),
+    ],
+)
+def test_a_configuration_that_spills_is_caught(call, fault):
     config = Config(blocks={"BLOCK_M": 128, "BLOCK_N": 128}, num_warps=4, num_stages=2)
-    found = compile_for(forward(128, config), TARGETS["sm_80"])
-    assert "spills" in faults(found, "sm_80"), found
+    (launch,) = recorded(lambda: call(config))
+    target = TARGETS["sm_80"]
+    found = faults(compile_for(launch, target), target, LEAST_WARPS, has_products=True)
+    assert any(fault in one for one in found), found
 
 
 def test_a_configuration_that_takes_too_much_shared_memory_is_caught():
     config = Config(blocks={"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=4)
-    found = compile_for(forward(256, config), TARGETS["sm_80"])
-    assert "shared memory" in faults(found, "sm_80"), found
+    (launch,) = recorded(lambda: forward(256, config=config))
+    target = TARGETS["sm_80"]
+    found = faults(compile_for(launch, target), target, LEAST_WARPS, has_products=True)
+    assert "too much shared memory" in found, found
+
+
+def test_products_that_are_no_matrix_instructions_are_caught():
+    (launch,) = recorded(CASES["attention"].call)
+    found = compile_for(launch, TARGETS["sm_80"])
+    assert faults(found, TARGETS["sm_80"], LEAST_WARPS, has_products=True) == []
+    assert faults(found, TARGETS["sm_80"], LEAST_WARPS, has_products=False) == [
+        "matrix instructions where there is no product"
+    ]
+
+
+def test_few_tiles_are_split_and_added_in_a_second_launch():
+    names = [launch.name for launch in recorded(CASES["quantized, one row"].call)]
+    assert names == ["quant_gemv_kernel", "add_splits_kernel"]
+    assert len(recorded(lambda: product(4096, 4, "zeros"))) == 1

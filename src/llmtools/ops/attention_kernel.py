@@ -10,14 +10,17 @@ from typing import Any
 import torch
 
 from llmtools.ops.path import FLOATS, dtype_refusal
-from llmtools.triton_kernels.limits import LARGEST_HEAD
+from llmtools.triton_kernels.limits import LARGEST_HEAD, LARGEST_HEAD_FLOAT32
 from llmtools.triton_kernels.masking import Masking
 
 
 def attention_refusal(*qkv: torch.Tensor) -> str | None:
     """Why the kernel does not take these queries, keys and values; None where it does."""
-    if qkv[0].shape[2] > LARGEST_HEAD:
-        return f"heads of size {qkv[0].shape[2]}; {LARGEST_HEAD} at most are taken"
+    head_dim, dtype = qkv[0].shape[2], qkv[0].dtype
+    largest = LARGEST_HEAD_FLOAT32 if dtype == torch.float32 else LARGEST_HEAD
+    if head_dim > largest:
+        of = " in float32" if dtype == torch.float32 else ""
+        return f"heads of size {head_dim}; {largest} at most are taken{of}"
     return dtype_refusal(qkv, FLOATS)
 
 
@@ -95,7 +98,7 @@ def _backward_op(
     sinks_H: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k, v and the sinks; of no sinks, an empty tensor."""
-    from llmtools.triton_kernels.attention import attention_backward
+    from llmtools.triton_kernels.attention_backward import attention_backward
 
     masking = Masking(
         causal=causal, window=window, softcap=softcap, slopes_H=slopes_H, sinks_H=sinks_H

@@ -42,3 +42,8 @@ def num_multiprocessors(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
     return 132
+
+
+def is_amd() -> bool:
+    """Whether torch was built for AMD's GPUs; what is here decides, as no other is launched on."""
+    return torch.version.hip is not None

@@ -9,10 +9,8 @@ from itertools import accumulate
 import pytest
 import torch
 
-from llmtools.triton_kernels.attention import (
-    attention_backward,
-    attention_forward,
-)
+from llmtools.triton_kernels.attention import attention_forward
+from llmtools.triton_kernels.attention_backward import attention_backward
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.masking import Masking
 
