@@ -351,6 +351,27 @@ def lean_process() -> None:
     gc.disable()
     sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _keep_freed_memory()
+
+
+# Parameters of glibc's mallopt, and its limit for the second.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_BLOCK = 32 << 20
+_MOST_KEPT = 64 << 20
+
+
+def _keep_freed_memory() -> None:
+    """Blocks of records that are freed stay with the process for the next ones.
+
+    glibc gives them back to the kernel, which clears every page anew: a tenth of the CPU time of
+    `llm dedup --method exact`. Other C libraries have no such function, and nothing is done.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _MOST_KEPT)
 
 
 def let_threads_sleep() -> None:

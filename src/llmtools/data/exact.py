@@ -8,6 +8,8 @@ distinct document, and the ids of the survivors where --rejects names them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,9 @@ from llmtools.formats.manifest import Recorder
 from llmtools.formats.skips import OnError, Skips, open_rejects
 from llmtools.formats.stream import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 
-# How many documents, and bytes of their records, are looked up at once.
+# How many documents, and bytes of their records, are looked up and written at once.
 BATCH_DOCUMENTS = 8192
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 4 << 20
 
 
 def dedup_exact(
@@ -60,9 +62,9 @@ def dedup_exact(
     ):
         writer = _Writer(kept, skips.sink, recorder.drops)
         with terminal.progress("dedup", unit="doc") as bar:
-            for group in _groups(documents):
+            for group in _groups(documents, keeps_documents=rejects is not None):
                 writer.write(group)
-                bar.update(len(group))
+                bar.update(len(group.records))
         if writer.num_documents == 0:
             raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
@@ -77,16 +79,37 @@ def dedup_exact(
     return counts
 
 
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
+@dataclass(slots=True)
+class _Group:
+    """Some documents in a row: what is compared, what names them, and their records.
+
+    documents: themselves, only where rejects are written: without their texts more of a group stays
+    in the processor's cache.
+    """
+
+    digests: list[bytes]
+    ids: list[int]
+    records: list[bytes]
+    documents: list[Document]
+
+
+def _groups(documents: Iterable[Document], *, keeps_documents: bool) -> Iterator[_Group]:
+    digest = xxhash.xxh3_128_digest
+    group = _Group([], [], [], [])
     num_bytes = 0
     for document in documents:
-        group.append(document)
-        num_bytes += len(document.raw)
-        if len(group) == BATCH_DOCUMENTS or num_bytes >= BATCH_BYTES:
+        raw = document.raw
+        group.digests.append(digest(document.text.encode()))
+        group.ids.append(document_hash(document.id))
+        group.records.append(raw)
+        if keeps_documents:
+            group.documents.append(document)
+        num_bytes += len(raw)
+        if num_bytes >= BATCH_BYTES or len(group.records) == BATCH_DOCUMENTS:
             yield group
-            group, num_bytes = [], 0
-    if group:
+            group = _Group([], [], [], [])
+            num_bytes = 0
+    if group.records:
         yield group
 
 
@@ -108,37 +131,31 @@ class _Writer:
             "dropped_exact": dropped,
         }
 
-    def write(self, group: list[Document]) -> None:
-        keys = text_digests(group)
-        ids = np.array([document_hash(document.id) for document in group], np.uint64)
+    def write(self, group: _Group) -> None:
+        keys = np.frombuffer(b"".join(group.digests), np.uint64).reshape(-1, 2)
+        ids = np.array(group.ids, np.uint64)
         is_new, twins = self._seen.add(keys, ids)
-        for document, is_kept in zip(group, is_new.tolist(), strict=True):
-            if is_kept:
-                self._kept.write(document.raw + b"\n")
+        kept = list(compress(group.records, is_new.tolist()))
+        if kept:
+            kept.append(b"")
+            self._kept.write(b"\n".join(kept))
         self._drops.add_twins("exact", ids[~is_new], twins[~is_new])
         if self._rejects is not None:
-            self._write_rejects(self._rejects, group, is_new, ids, twins)
-        self.num_documents += len(group)
+            self._write_rejects(self._rejects, group.documents, is_new, ids, twins)
+        self.num_documents += len(group.records)
 
     def _write_rejects(
         self,
         rejects: OutputStream,
-        group: list[Document],
+        documents: list[Document],
         is_new: npt.NDArray[np.bool_],
         ids: npt.NDArray[np.uint64],
         twins: npt.NDArray[np.uint64],
     ) -> None:
         for row in np.flatnonzero(is_new).tolist():
-            self._names[int(ids[row])] = group[row].id
+            self._names[int(ids[row])] = documents[row].id
         for row in np.flatnonzero(~is_new).tolist():
             reject = {"rule": "exact", "value": self._names[int(twins[row])]}
-            document = group[row]
+            document = documents[row]
             record = add_metadata(document.raw, {"reject": reject}, document.where)
             rejects.write(record + b"\n")
-
-
-def text_digests(documents: Iterable[Document]) -> npt.NDArray[np.uint64]:
-    """xxh3-128 of each document's text as UTF-8, (D, 2) uint64."""
-    digest = xxhash.xxh3_128_digest
-    joined = b"".join([digest(document.text.encode()) for document in documents])
-    return np.frombuffer(joined, np.uint64).reshape(-1, 2)

@@ -152,15 +152,18 @@ class _ZstdReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._output:
-            found = next(self._frames, None)
-            if found is None:
-                return 0
-            self._output = memoryview(found[0])
-        n = min(len(buffer), len(self._output))
-        buffer[:n] = self._output[:n]
-        self._output = self._output[n:]
-        return n
+        # As much as there is room for, so that no buffer between this and the reader is needed.
+        room = memoryview(buffer)
+        while room:
+            if not self._output:
+                found = next(self._frames, None)
+                if found is None:
+                    break
+                self._output = memoryview(found[0])
+            n = min(len(room), len(self._output))
+            room[:n] = self._output[:n]
+            room, self._output = room[n:], self._output[n:]
+        return len(buffer) - len(room)
 
 
 class _Guarded(io.RawIOBase):
@@ -279,7 +282,7 @@ def open_input(path: str) -> InputStream:
     if magic.startswith(_GZIP):
         raw: Any = gzip.GzipFile(fileobj=buffered)
     elif magic.startswith(_ZSTD):
-        raw = io.BufferedReader(_ZstdReader(buffered), READ_BYTES)
+        raw = _ZstdReader(buffered)
     elif magic.startswith(_BZIP2):
         raw = bz2.BZ2File(buffered)
     else:
