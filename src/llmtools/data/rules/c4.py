@@ -119,12 +119,13 @@ class C4Rule(Rule):
             if cause != _NONE:
                 value = float(sentences if cause == _SENTENCES else 1)
                 rejects[row] = Reject(check=self.checks[cause - 1], value=value)
-            # What stays as it was is not written again; a dropped text matters to annotate alone.
-            if cause == _NONE or annotate:
-                edited = text[start:stop].tobytes()
-                # A view is compared byte after byte, copies are at once.
-                if edited != batch.text(row).tobytes():
-                    texts[row] = edited
+                # A dropped text matters to annotate alone.
+                if not annotate:
+                    continue
+            edited = text[start:stop].tobytes()
+            # A view is compared byte after byte, copies are at once.
+            if edited != batch.text(row).tobytes():
+                texts[row] = edited
             if annotate:
                 marks = {c.measure: int(cause == n) for n, c in enumerate(self.checks, 1)}
                 counts = {"sentences": sentences, "lines": lines, "lines_kept": kept}

@@ -73,7 +73,7 @@ _SHIFT = np.uint64(31)
 _ONE = np.uint64(1)
 _TOP_BITS = np.uint64(0x8080808080808080)
 _LINE_FEED = 10
-# Slots of the hash table to begin with: more are made when a long text needs them.
+# Slots of the hash table at most to begin with: more are made when a long text needs them.
 _SLOTS = 1 << 16
 
 
@@ -127,7 +127,6 @@ def repetition(
     its limit; `blocks` is 1 then.
     """
     words = words_of(batch, conventions.words)
-    most = int(words.counts.max(initial=0)) + 1
     out = np.zeros((len(batch.documents), len(COLUMNS) + len(top) + len(dup)))
     is_settled = np.zeros(out.shape, np.bool_)
     if limits is not None and conventions.dialect == "datatrove":
@@ -135,6 +134,7 @@ def repetition(
         out[:, 0] = is_settled[:, 0]
         if is_settled.all():
             return out
+    most = int(words.counts.max(initial=0, where=~is_settled.all(axis=1))) + 1
     index, blocks = character_table()
     _measure(
         batch.buffer,
@@ -153,6 +153,7 @@ def repetition(
         np.full(out.shape[1], np.inf) if limits is None else np.array(limits, np.float64),
         np.empty((4, most), np.uint64),
         np.empty(most + 1, np.int64),
+        min(_SLOTS, 64 << most.bit_length()),
         is_settled,
         out,
     )
@@ -510,10 +511,11 @@ def _measure(
     limits: Fractions,
     scratch: Hashes,
     ends: Integers,
+    slots: int,
     is_settled: Flags,
     out: Fractions,
 ) -> None:
-    table = (np.empty(_SLOTS, np.uint64), np.zeros(_SLOTS, np.int32), np.zeros(_SLOTS, np.int32))
+    table = (np.empty(slots, np.uint64), np.zeros(slots, np.int32), np.zeros(slots, np.int32))
     current = 0
     for d in range(offsets.size - 1):
         start, stop = offsets[d], offsets[d + 1]

@@ -36,8 +36,8 @@ _SHIFT = np.uint64(31)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE, _NONE = np.uint64(1), np.uint64(0)
 _SIX, _LOW = np.uint64(6), np.uint64(63)
-# For so many words there is room at least: what was seen has 64 bits a word, and two counts.
-_LEAST_WORDS = 64
+# The least room: a unit of it is 64 bits of what was seen, and two counts, for two words at most.
+_LEAST_ROOM = 64
 
 
 def within_limits(
@@ -51,9 +51,9 @@ def within_limits(
 
     (D, 5 + len(top) + len(dup)); False where that is not sure. top, dup: the sizes of n-grams.
     """
-    most = max(int(words.counts.max(initial=0)), _LEAST_WORDS)
+    most = max(int(words.counts.max(initial=0)), _LEAST_ROOM)
     longest = int(np.diff(batch.offsets).max(initial=0))
-    room = 1 << (2 * most - 1).bit_length()
+    room = 1 << (most - 1).bit_length()
     out = np.zeros((len(batch.documents), len(limits)), np.bool_)
     _judge(
         batch.buffer,
@@ -87,10 +87,10 @@ def _see(seen: Hashes, shift: np.uint64, key: np.uint64) -> bool:
     """Whether a key, or others with the same two bits of a word, was there before; now it is."""
     # An unsigned index is not asked whether it counts from the end.
     at = key >> shift
-    both = (_ONE << (key & _LOW)) | (_ONE << ((key >> _SIX) & _LOW))
+    own = (_ONE << (key & _LOW)) | (_ONE << ((key >> _SIX) & _LOW))
     bits = seen[at]
-    seen[at] = bits | both
-    return bool(bits & both == both)
+    seen[at] = bits | own
+    return bool(bits & own == own)
 
 
 @inlined
@@ -327,8 +327,8 @@ def _judge(
         num_words = last - first
         if num_words == 0:
             continue
-        room, bits = _LEAST_WORDS, np.uint64(6)
-        while room < num_words:
+        room, bits = _LEAST_ROOM, np.uint64(6)
+        while 2 * room < num_words:
             room *= 2
             bits += _ONE
         some_seen, seen_shift = seen[:room], np.uint64(64) - bits
