@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,3 +54,39 @@ def _sum_of_twice(values: np.ndarray) -> int:
 
 def test_inlined_functions_are_part_of_kernels() -> None:
     assert _sum_of_twice(np.arange(5)) == 20
+
+
+def test_stored_code_runs_without_the_compiler_and_new_code_with_it(tmp_path: Path) -> None:
+    (tmp_path / "two_kernels.py").write_text(
+        "import numpy as np\n"
+        "from llmtools.jit import kernel\n"
+        "@kernel\n"
+        "def fill(count):\n"
+        "    out = np.zeros(count, np.int64)\n"
+        "    for i in range(count):\n"
+        "        out[i] = 3 * i\n"
+        "    return out\n"
+        "@kernel\n"
+        "def total(values):\n"
+        "    return values.sum()\n"
+    )
+    script = (
+        "import sys, numpy as np, two_kernels\n"
+        "print(two_kernels.fill(5).tolist(), two_kernels.fill.stats.cache_hits.total())\n"
+        "print('numba.typed.typedlist' in sys.modules)\n"
+        "if len(sys.argv) > 1:\n"
+        "    print(two_kernels.total(np.arange(5)), two_kernels.fill(2).tolist())\n"
+    )
+
+    def run(*flags: str) -> list[str]:
+        paths = os.pathsep.join([str(tmp_path), *sys.path])
+        environment = os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        argv = [sys.executable, "-c", script, *flags]
+        return subprocess.run(
+            argv, env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+
+    assert run() == ["[0, 3, 6, 9, 12] 0", "True"]
+    assert run() == ["[0, 3, 6, 9, 12] 1", "False"]
+    # What is not stored yet is compiled after stored code has run.
+    assert run("more") == ["[0, 3, 6, 9, 12] 1", "False", "10 [0, 3]"]

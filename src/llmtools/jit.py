@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 from numba.core import entrypoints
+from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 from numba.extending import intrinsic
 
 # What other installed packages add to numba (entry points `numba_extensions`) is of no use to these
@@ -14,6 +16,20 @@ from numba.extending import intrinsic
 entrypoints._already_initialized = True
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Stored(FunctionCache):
+    """Stored machine code, loaded without making the compiler ready."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is stored for a signature, or None.
+
+        numba registers everything it can compile before it looks, for 0.1 s, which stored code has
+        no use for; a compilation does that too when it begins. What runs needs the memory manager.
+        """
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 def kernel(function: F) -> F:
@@ -27,7 +43,9 @@ def kernel(function: F) -> F:
     into the file of the kernel.
     """
     try:
-        return cast(F, njit(cache=True)(function))
+        compiled: Any = njit(cache=True)(function)
+        compiled._cache = _Stored(function)  # type: ignore[no-untyped-call]
+        return cast(F, compiled)
     except RuntimeError:
         return cast(F, njit(function))
 

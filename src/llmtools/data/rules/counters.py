@@ -160,7 +160,8 @@ def _count_words(
                 longest = max(longest, capped)
                 lengths[capped] += 1
             median = _median(lengths, longest, last - first)
-            lengths[: longest + 1] = 0
+            for length in range(longest + 1):
+                lengths[length] = 0
         counts = (last - first, word_chars, alnum, solid, solid_chars, alpha, symbol, median, stop)
         for column in range(9):
             out[column, d] = counts[column]

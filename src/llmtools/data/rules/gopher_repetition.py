@@ -45,7 +45,7 @@ from llmtools.data.rules.repetition_bounds import within_limits
 from llmtools.data.rules.rule import Check, Rule, Verdicts, verdicts
 from llmtools.data.rules.settings import DIALECTS, Conventions, Dialect, RepetitionSettings
 from llmtools.data.rules.words import OPENS_ALNUM, words_of
-from llmtools.jit import kernel
+from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -456,6 +456,14 @@ def _duplicate_chars(
     return table, total, every
 
 
+@inlined
+def _all(flags: Flags) -> bool:
+    for flag in flags:
+        if not flag:
+            return False
+    return True
+
+
 @kernel
 def _take_words(
     buffer: Bytes,
@@ -519,7 +527,7 @@ def _measure(
     current = 0
     for d in range(offsets.size - 1):
         start, stop = offsets[d], offsets[d + 1]
-        if start == stop or is_settled[d].all():
+        if start == stop or _all(is_settled[d]):
             continue
         first, last = word_offsets[d], word_offsets[d + 1]
         text_chars = 0
@@ -562,7 +570,7 @@ def _measure(
             num_chars,
             kinds,
             dialect,
-            not is_settled[d, 5 + top.size :].all(),
+            not _all(is_settled[d, 5 + top.size :]),
             scratch,
             ends,
         )
@@ -579,7 +587,8 @@ def _measure(
             joins = dialect == _DATATROVE and not is_top
             own = scratch[1] if joins else scratch[0]
             if wanted < length or length == 0 or was_top != is_top:
-                grams[:n] = own[:n]
+                for i in range(n):
+                    grams[i] = own[i]
                 length = 1
             was_top = is_top
             while length < wanted:
