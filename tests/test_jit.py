@@ -90,3 +90,37 @@ def test_stored_code_runs_without_the_compiler_and_new_code_with_it(tmp_path: Pa
     assert run() == ["[0, 3, 6, 9, 12] 1", "False"]
     # What is not stored yet is compiled after stored code has run.
     assert run("more") == ["[0, 3, 6, 9, 12] 1", "False", "10 [0, 3]"]
+
+
+def test_stored_code_is_outdated_by_a_helper_or_a_constant_of_another_file(tmp_path: Path) -> None:
+    def write(factor: int, added: int) -> None:
+        (tmp_path / "helpers.py").write_text(
+            "from llmtools.jit import inlined\n"
+            f"ADDED = {added}\n"
+            "@inlined\n"
+            "def scaled(x):\n"
+            f"    return {factor} * x\n"
+        )
+
+    (tmp_path / "caller.py").write_text(
+        "from helpers import ADDED, scaled\n"
+        "from llmtools.jit import kernel\n"
+        "@kernel\n"
+        "def run(x):\n"
+        "    return scaled(x) + ADDED\n"
+    )
+    script = "import caller; print(caller.run(10), caller.run.stats.cache_hits.total())"
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {
+        "PYTHONPATH": paths,
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    found = []
+    for factor, added in ((2, 1), (2, 1), (3, 1), (3, 5)):
+        write(factor, added)
+        os.utime(tmp_path / "helpers.py", (factor, factor))
+        argv = [sys.executable, "-c", script]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+        found.append(done.stdout.strip())
+    assert found == ["21 0", "21 1", "31 0", "35 0"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import njit
 from numba.core import entrypoints
 from numba.core.caching import FunctionCache
@@ -19,7 +22,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Stored(FunctionCache):
-    """Stored machine code, loaded without making the compiler ready."""
+    """Stored machine code, loaded without making the compiler ready.
+
+    numba takes it for outdated when the kernel's own file has changed; here also when that of one
+    of its helpers has, or a constant of another file.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._function: Callable[..., Any] | None = function
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What is stored for a signature, or None.
@@ -28,8 +39,29 @@ class _Stored(FunctionCache):
         no use for; a compilation does that too when it begins. What runs needs the memory manager.
         """
         rtsys.initialize(target_context)
+        if self._function is not None:
+            # Not before the first call: a helper may stand below its kernel.
+            own = self._cache_file._source_stamp
+            self._cache_file._source_stamp = (own, *sorted(_taken(self._function, set())))
+            self._function = None
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+
+def _taken(function: Any, seen: set[Any]) -> Iterator[tuple[str, str]]:
+    """What a kernel is compiled from but for its own text: files of helpers, values of globals."""
+    seen.add(function)
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        helper = getattr(value, "py_func", None) or getattr(value, "_defn", None)
+        if isinstance(value, int | float | str | bytes | tuple | np.generic):
+            yield name, repr(value)
+        elif isinstance(value, np.ndarray):
+            yield name, f"{value.dtype} {value.shape} {zlib.crc32(value.tobytes())}"
+        elif helper is not None and helper not in seen:
+            path = helper.__code__.co_filename
+            yield os.path.basename(path), str(os.path.getmtime(path))
+            yield from _taken(helper, seen)
 
 
 def kernel(function: F) -> F:
@@ -38,20 +70,17 @@ def kernel(function: F) -> F:
     numba stores it in `__pycache__` beside the source, else in the user's cache folder, else where
     NUMBA_CACHE_DIR says. Where none of them can be written it refuses to compile with caching at
     all; the kernel then costs its second of compilation in every process instead of failing.
-
-    A trap: stored code is outdated only by a change of its own file, so a kernel's helpers belong
-    into the file of the kernel.
     """
     try:
         compiled: Any = njit(cache=True)(function)
-        compiled._cache = _Stored(function)  # type: ignore[no-untyped-call]
+        compiled._cache = _Stored(function)
         return cast(F, compiled)
     except RuntimeError:
         return cast(F, njit(function))
 
 
 def inlined(function: F) -> F:
-    """A small function that becomes a part of each kernel which calls it, in the same file.
+    """A small function that becomes a part of each kernel which calls it.
 
     A call of another kernel passes seven numbers for each array, and may cost more than its work.
     """
