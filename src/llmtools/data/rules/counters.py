@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from llmtools.data.batch import Batch
 from llmtools.data.instructions import bits_in, count_ones, load_8, trailing_zeros
-from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, SPACE, character_table
+from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, character_table
 from llmtools.data.rules.settings import DIALECTS, Conventions
+from llmtools.data.rules.utf8 import class_at, inside, strip
 from llmtools.data.rules.words import SOLID, SYMBOL, words_of
 from llmtools.jit import inlined, kernel
 
@@ -169,24 +170,6 @@ def _count_words(
 
 
 @inlined
-def _class(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
-    """The class of the character at byte i, and its width; white space and line ends below U+10000.
-
-    A character of four bytes has class 0: none of what is asked here.
-    """
-    c = int(buffer[i])
-    if c < 0x80:
-        return int(blocks[c]), 1
-    if c < 0xE0:
-        code = (c & 0x1F) << 6 | (int(buffer[i + 1]) & 0x3F)
-        return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), 2
-    if c < 0xF0:
-        code = (c & 0x0F) << 12 | (int(buffer[i + 1]) & 0x3F) << 6 | (int(buffer[i + 2]) & 0x3F)
-        return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), 3
-    return 0, 4
-
-
-@inlined
 def _is_at(buffer: Bytes, i: int, stop: int, a: int, b: int, c: int) -> bool:
     """Whether the bytes a, b, c stand at i."""
     return bool(i + 3 <= stop and buffer[i] == a and buffer[i + 1] == b and buffer[i + 2] == c)
@@ -198,18 +181,7 @@ def _judge_line(
 ) -> tuple[int, int, int]:
     """1 or 0: whether a line counts, opens with a bullet, and ends with an ellipsis."""
     if dialect != _DOLMA:
-        while start < stop:
-            found, width = _class(buffer, start, index, blocks)
-            if found & SPACE == 0:
-                break
-            start += width
-        while start < stop:
-            last = stop - 1
-            while buffer[last] & 0xC0 == 0x80:
-                last -= 1
-            if _class(buffer, last, index, blocks)[0] & SPACE == 0:
-                break
-            stop = last
+        start, stop = strip(buffer, start, stop, index, blocks)
     if start == stop:
         return (0 if dialect == _DCLM else 1), 0, 0
     opens = buffer[start] == 45 or (dialect != _DATATROVE and buffer[start] == 42)
@@ -247,10 +219,8 @@ def _count_lines(
             marks = bits_in(buffer, block, 0, 31) | bits_in(buffer, block, 46, 46)
             marks |= bits_in(buffer, block, 0xC0, 0xFF)
             numbers = bits_in(buffer, block, 35, 35)
-            if stop - block < 64:
-                inside = (_ONE << np.uint64(stop - block)) - _ONE
-                marks &= inside
-                numbers &= inside
+            marks = inside(marks, stop - block)
+            numbers = inside(numbers, stop - block)
             hashes += count_ones(numbers)
             while marks != _NONE:
                 i = block + trailing_zeros(marks)
@@ -273,7 +243,7 @@ def _count_lines(
                 width = 1
                 is_end = c == 10
                 if c != 10:
-                    found, width = _class(buffer, i, index, blocks)
+                    found, width = class_at(buffer, i, index, blocks)
                     if _is_at(buffer, i, stop, 0xE2, 0x80, 0xA6):
                         ellipses += 1
                     is_end = dialect == _DATATROVE and found & LINE_END != 0

@@ -17,6 +17,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.rules.characters import SPACE, TERMINAL, character_table
 from llmtools.data.rules.rule import Check, Rule, Values, Verdicts, verdicts
 from llmtools.data.rules.settings import C4ParagraphSettings, Conventions, FineWebSettings
+from llmtools.data.rules.utf8 import class_at
 from llmtools.data.rules.words import word_counts
 from llmtools.jit import kernel
 
@@ -111,19 +112,6 @@ def line_counts(batch: Batch, short: int, long: int = 0) -> dict[str, Values]:
 
 
 @kernel
-def _class(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> int:
-    """The class of the character that starts at byte i."""
-    c = int(buffer[i])
-    if c < 0x80:
-        return int(blocks[c])
-    width = 2 if c < 0xE0 else (3 if c < 0xF0 else 4)
-    code = c & (0x7F >> width)
-    for k in range(1, width):
-        code = (code << 6) | (int(buffer[i + k]) & 0x3F)
-    return int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
-
-
-@kernel
 def _insert(keys: Hashes, rounds: Rounds, mask: int, current: int, key: np.uint64) -> bool:
     """Put a hash into the table; whether it was there before."""
     at = np.int64((key ^ (key >> _HALF)) & np.uint64(mask))
@@ -169,14 +157,14 @@ def _count_lines(
                     chars += 1
                     last = end
                     if is_blank:
-                        is_blank = _class(buffer, end, index, blocks) & SPACE != 0
+                        is_blank = class_at(buffer, end, index, blocks)[0] & SPACE != 0
                 hashed = hashed * _BASE + np.uint64(c) + _ONE
                 end += 1
             all_chars += chars
             longs += 1 if chars >= long else 0
             if not is_blank:
                 lines += 1
-                closed += 1 if _class(buffer, last, index, blocks) & TERMINAL != 0 else 0
+                closed += 1 if class_at(buffer, last, index, blocks)[0] & TERMINAL != 0 else 0
                 shorts += 1 if chars <= short else 0
                 duplicate_chars += chars if _insert(keys, rounds, mask, d + 1, hashed) else 0
             begin = end + 1

@@ -20,6 +20,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.rules.characters import DIGIT, SPACE, UPPER, character_table
 from llmtools.data.rules.rule import Check, Rule, Verdicts, judge
 from llmtools.data.rules.settings import Conventions, RefinedWebSettings
+from llmtools.data.rules.utf8 import class_at
 from llmtools.data.rules.words import OPENS_ALNUM, words_of
 from llmtools.jit import kernel
 
@@ -132,16 +133,7 @@ def _keep_lines(
             i = begin
             chars, upper, digits, words, in_word = 0, 0, 0, 0, False
             while i < stop and buffer[i] != 10:
-                c = int(buffer[i])
-                width = 1
-                if c < 0x80:
-                    found = int(blocks[c])
-                else:
-                    width = 2 if c < 0xE0 else (3 if c < 0xF0 else 4)
-                    code = c & (0x7F >> width)
-                    for k in range(1, width):
-                        code = (code << 6) | (int(buffer[i + k]) & 0x3F)
-                    found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
+                found, width = class_at(buffer, i, index, blocks)
                 chars += 1
                 upper += 1 if found & UPPER != 0 else 0
                 digits += 1 if found & DIGIT != 0 else 0

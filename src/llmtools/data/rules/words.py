@@ -20,6 +20,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.instructions import bits_in, load_8, trailing_zeros
 from llmtools.data.rules.characters import ALNUM, ALPHA, PUNCTUATION, SPACE, character_table
 from llmtools.data.rules.settings import Words
+from llmtools.data.rules.utf8 import code_at, width_of
 from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -121,23 +122,6 @@ def _room(size: int) -> tuple[Integers, Lengths, Lengths, Hashes, Kinds]:
     )
 
 
-@inlined
-def _width(c: int) -> int:
-    """Bytes of the UTF-8 character that starts with the byte c."""
-    return 1 if c < 0x80 else (2 if c < 0xE0 else (3 if c < 0xF0 else 4))
-
-
-@inlined
-def _code(buffer: Bytes, i: int, width: int) -> int:
-    """The code point of `width` bytes at i."""
-    if width == 1:
-        return int(buffer[i])
-    code = int(buffer[i]) & (0x7F >> width)
-    for k in range(1, width):
-        code = (code << 6) | (int(buffer[i + k]) & 0x3F)
-    return code
-
-
 @kernel
 def _peek(buffer: Bytes, i: int, stop: int, index: Kinds, blocks: Kinds) -> int:
     """The Word_Break class of the next character that is not Extend, Format or ZWJ; 0 at the end.
@@ -145,8 +129,8 @@ def _peek(buffer: Bytes, i: int, stop: int, index: Kinds, blocks: Kinds) -> int:
     A sequence of those is looked through once for each sign before it, so the cost is linear.
     """
     while i < stop:
-        width = _width(buffer[i])
-        code = _code(buffer, i, width)
+        width = width_of(buffer[i])
+        code = code_at(buffer, i, width)
         found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)]) & 31
         if not _EXTEND <= found <= _FORMAT:
             return found
@@ -213,8 +197,8 @@ def _flags(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) ->
     flags = 0
     i = start
     while i < stop and flags & (_KEPT | SOLID) != _KEPT | SOLID:
-        width = _width(buffer[i])
-        code = _code(buffer, i, width)
+        width = width_of(buffer[i])
+        code = code_at(buffer, i, width)
         found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
         flags |= found & _KEPT
         flags |= SOLID if found & PUNCTUATION == 0 else 0
@@ -261,8 +245,8 @@ def _split_at_space(
                             symbol |= SYMBOL if c == 35 else 0
                             continue
                     else:
-                        width = _width(c)
-                        code = _code(buffer, i, width)
+                        width = width_of(c)
+                        code = code_at(buffer, i, width)
                         if blocks[int(index[code >> 8]) * 256 + (code & 255)] & SPACE == 0:
                             symbol |= SYMBOL if code == 0x2026 else 0
                             continued += width - 1
@@ -313,8 +297,8 @@ def _split_by_class(
                     code = int(c)
                     found = int(blocks[c])
                 else:
-                    width = _width(c)
-                    code = _code(buffer, i, width)
+                    width = width_of(c)
+                    code = code_at(buffer, i, width)
                     found = int(blocks[int(index[code >> 8]) * 256 + (code & 255)])
                 is_end = found & SPACE != 0
             state = last

@@ -1,0 +1,69 @@
+"""Characters of UTF-8 texts, for kernels: what each is, and what white space leaves of a span.
+
+index, blocks: the table of `characters`. The texts are valid UTF-8, as those of documents are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from llmtools.data.rules.characters import SPACE
+from llmtools.jit import inlined
+
+Bytes = npt.NDArray[np.uint8]
+Kinds = npt.NDArray[np.uint16]
+
+_ONE = np.uint64(1)
+
+
+@inlined
+def width_of(c: int) -> int:
+    """Bytes of the character that starts with the byte c."""
+    return 1 if c < 0x80 else (2 if c < 0xE0 else (3 if c < 0xF0 else 4))
+
+
+@inlined
+def code_at(buffer: Bytes, i: int, width: int) -> int:
+    """The code point of `width` bytes at i."""
+    if width == 1:
+        return int(buffer[i])
+    code = int(buffer[i]) & (0x7F >> width)
+    for k in range(1, width):
+        code = (code << 6) | (int(buffer[i + k]) & 0x3F)
+    return code
+
+
+@inlined
+def class_at(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
+    """The class of the character that starts at byte i, and its width in bytes."""
+    c = int(buffer[i])
+    if c < 0x80:
+        return int(blocks[c]), 1
+    width = width_of(c)
+    code = code_at(buffer, i, width)
+    return int(blocks[int(index[code >> 8]) * 256 + (code & 255)]), width
+
+
+@inlined
+def strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
+    """The bytes that white space at both ends leaves (str.strip)."""
+    while start < stop:
+        found, width = class_at(buffer, start, index, blocks)
+        if found & SPACE == 0:
+            break
+        start += width
+    while start < stop:
+        last = stop - 1
+        while buffer[last] & 0xC0 == 0x80:
+            last -= 1
+        if class_at(buffer, last, index, blocks)[0] & SPACE == 0:
+            break
+        stop = last
+    return start, stop
+
+
+@inlined
+def inside(marks: np.uint64, left: int) -> np.uint64:
+    """Those of 64 bits that belong to the `left` bytes before an end."""
+    return marks if left >= 64 else np.uint64(marks & ((_ONE << np.uint64(left)) - _ONE))
