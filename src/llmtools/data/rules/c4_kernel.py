@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.instructions import bits_in, copy_64, letter_bits, trailing_zeros
-from llmtools.data.rules.characters import DECIMAL, LINE_END, PUNCTUATION, SPACE, TERMINAL
-from llmtools.data.rules.utf8 import class_at, inside, strip
+from llmtools.data.rules.characters import DECIMAL, PUNCTUATION, SPACE, TERMINAL
+from llmtools.data.rules.utf8 import class_at, inside, strip, width_of
 from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -161,22 +161,19 @@ def _next_line(
     """Where the line at `start` ends and the next one begins; `stop` + 1 where there is none."""
     for block in range(start, stop, 64):
         if dialect == _DATATROVE:
-            # Controls, and the first bytes of U+0085, U+2028 and U+2029.
-            marks = bits_in(buffer, block, 0, 31) | bits_in(buffer, block, 0xC2, 0xC2)
-            marks |= bits_in(buffer, block, 0xE2, 0xE2)
+            # What str.splitlines cuts at: controls, U+0085, U+2028 and U+2029.
+            marks = bits_in(buffer, block, 0xE2, 0xE2) & bits_in(buffer, block + 1, 0x80, 0x80)
+            marks &= bits_in(buffer, block + 2, 0xA8, 0xA9)
+            marks |= bits_in(buffer, block, 0xC2, 0xC2) & bits_in(buffer, block + 1, 0x85, 0x85)
+            marks |= bits_in(buffer, block, 10, 13) | bits_in(buffer, block, 28, 30)
         else:
             marks = bits_in(buffer, block, 10, 10)
         marks = inside(marks, stop - block)
-        while marks != _NO_BITS:
+        if marks != _NO_BITS:
             i = block + trailing_zeros(marks)
-            marks &= marks - _ONE
-            if buffer[i] == 10:
-                return i, i + 1
-            found, width = class_at(buffer, i, index, blocks)
-            if found & LINE_END != 0:
-                if buffer[i] == 13 and i + 1 < stop and buffer[i + 1] == 10:
-                    width = 2
-                return i, i + width
+            after = i + width_of(buffer[i])
+            is_pair = buffer[i] == 13 and after < stop and buffer[after] == 10
+            return i, after + 1 if is_pair else after
     return stop, stop + 1
 
 

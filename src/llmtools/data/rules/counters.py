@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from llmtools.data.batch import Batch
 from llmtools.data.instructions import bits_in, count_ones, load_8, trailing_zeros
-from llmtools.data.rules.characters import ALNUM, ALPHA, LINE_END, character_table
+from llmtools.data.rules.characters import ALNUM, ALPHA, character_table
 from llmtools.data.rules.settings import DIALECTS, Conventions
-from llmtools.data.rules.utf8 import class_at, inside, strip
+from llmtools.data.rules.utf8 import inside, strip, width_of
 from llmtools.data.rules.words import SOLID, SYMBOL, words_of
 from llmtools.jit import inlined, kernel
 
@@ -60,6 +60,10 @@ _HIGHEST = np.uint64(60)
 _UPPER = np.uint64(0x2020202020202020)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE, _NONE = np.uint64(1), np.uint64(0)
+_LOW, _THREE = np.uint64(0xFF), np.uint64(0xFFFFFF)
+# Signs as they are read, the first byte lowest: • ● … and '...' and '. .'
+_BULLET, _CIRCLE, _ELLIPSIS = np.uint64(0xA280E2), np.uint64(0x8F97E2), np.uint64(0xA680E2)
+_DOTS, _SPACED = np.uint64(0x2E2E2E), np.uint64(0x2E202E)
 _DATATROVE, _DOLMA, _DCLM = 0, 1, 2
 _LONGEST = 1000
 
@@ -170,12 +174,6 @@ def _count_words(
 
 
 @inlined
-def _is_at(buffer: Bytes, i: int, stop: int, a: int, b: int, c: int) -> bool:
-    """Whether the bytes a, b, c stand at i."""
-    return bool(i + 3 <= stop and buffer[i] == a and buffer[i + 1] == b and buffer[i + 2] == c)
-
-
-@inlined
 def _judge_line(
     buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds, dialect: int
 ) -> tuple[int, int, int]:
@@ -184,19 +182,35 @@ def _judge_line(
         start, stop = strip(buffer, start, stop, index, blocks)
     if start == stop:
         return (0 if dialect == _DCLM else 1), 0, 0
-    opens = buffer[start] == 45 or (dialect != _DATATROVE and buffer[start] == 42)
-    if dialect != _DOLMA:
-        opens = opens or _is_at(buffer, start, stop, 0xE2, 0x80, 0xA2)
-    if dialect == _DCLM:
-        opens = opens or _is_at(buffer, start, stop, 0xE2, 0x97, 0x8F)
+    # Three bytes at each end as one number: comparing one after another is guessed wrong too often.
+    head = load_8(buffer, start) & _THREE
+    opens = head & _LOW == 45 or (dialect != _DATATROVE and head & _LOW == 42)
+    opens = opens or (dialect != _DOLMA and head == _BULLET)
+    opens = opens or (dialect == _DCLM and head == _CIRCLE)
     ends = False
     if stop - start >= 3:
-        ends = _is_at(buffer, stop - 3, stop, 0xE2, 0x80, 0xA6)
-        if dialect != _DOLMA:
-            ends = ends or _is_at(buffer, stop - 3, stop, 46, 46, 46)
-        if dialect == _DCLM and stop - start >= 5 and _is_at(buffer, stop - 3, stop, 46, 32, 46):
+        place = max(stop - 8, 0)
+        tail = (load_8(buffer, place) >> np.uint64(8 * (stop - 3 - place))) & _THREE
+        ends = tail == _ELLIPSIS or (dialect != _DOLMA and tail == _DOTS)
+        if dialect == _DCLM and stop - start >= 5 and tail == _SPACED:
             ends = ends or (buffer[stop - 4] == 32 and buffer[stop - 5] == 46)
     return 1, (1 if opens else 0), (1 if ends else 0)
+
+
+@inlined
+def _count_apart(marks: np.uint64, block: int, size: int, free_from: int) -> tuple[int, int]:
+    """How many spans of `size` bytes that start at `marks` do not overlap, and where the last ends.
+
+    free_from: where the last one before ends.
+    """
+    found = 0
+    while marks != _NONE:
+        i = block + trailing_zeros(marks)
+        marks &= marks - _ONE
+        if i >= free_from:
+            found += 1
+            free_from = i + size
+    return found, free_from
 
 
 @kernel
@@ -210,52 +224,45 @@ def _count_lines(
 ) -> None:
     for d in range(offsets.size - 1):
         start, stop = offsets[d], offsets[d + 1]
-        hashes, ellipses, dots = 0, 0, 0
+        hashes, ellipses = 0, 0
         lines, bullets, ended = 0, 0, 0
-        begin, spaced_from, dots_end = start, start, start
-        block = start
-        while block < stop:
-            # Controls, periods, and the first bytes of characters that are not ASCII.
-            marks = bits_in(buffer, block, 0, 31) | bits_in(buffer, block, 46, 46)
-            marks |= bits_in(buffer, block, 0xC0, 0xFF)
-            numbers = bits_in(buffer, block, 35, 35)
-            marks = inside(marks, stop - block)
-            numbers = inside(numbers, stop - block)
-            hashes += count_ones(numbers)
+        begin, dots_from, spaced_from = start, start, start
+        for block in range(start, stop, 64):
+            left = stop - block
+            hashes += count_ones(inside(bits_in(buffer, block, 35, 35), left))
+            # U+2026, and U+2028 and U+2029, begin with the same two bytes.
+            third = bits_in(buffer, block, 0xE2, 0xE2) & bits_in(buffer, block + 1, 0x80, 0x80)
+            ellipses += count_ones(inside(third & bits_in(buffer, block + 2, 0xA6, 0xA6), left))
+            dots = bits_in(buffer, block, 46, 46)
+            three = dots & bits_in(buffer, block + 1, 46, 46) & bits_in(buffer, block + 2, 46, 46)
+            found, dots_from = _count_apart(inside(three, left - 2), block, 3, dots_from)
+            ellipses += found
+            if dialect == _DCLM:
+                gaps = bits_in(buffer, block + 1, 32, 32) & bits_in(buffer, block + 3, 32, 32)
+                three = dots & gaps & bits_in(buffer, block + 2, 46, 46)
+                three &= bits_in(buffer, block + 4, 46, 46)
+                found, spaced_from = _count_apart(inside(three, left - 4), block, 5, spaced_from)
+                ellipses += found
+            if dialect == _DATATROVE:
+                marks = bits_in(buffer, block, 10, 13) | bits_in(buffer, block, 28, 30)
+                marks |= third & bits_in(buffer, block + 2, 0xA8, 0xA9)
+                marks |= bits_in(buffer, block, 0xC2, 0xC2) & bits_in(buffer, block + 1, 0x85, 0x85)
+            else:
+                marks = bits_in(buffer, block, 10, 10)
+            marks = inside(marks, left)
             while marks != _NONE:
                 i = block + trailing_zeros(marks)
                 marks &= marks - _ONE
                 if i < begin:
                     # The line feed of a pair with a carriage return.
                     continue
-                c = buffer[i]
-                if c == 46:
-                    dots = dots + 1 if i == dots_end else 1
-                    dots_end = i + 1
-                    if dots == 3:
-                        ellipses += 1
-                        dots = 0
-                    if dialect == _DCLM and i >= spaced_from and i + 5 <= stop:
-                        if buffer[i + 1] == 32 and _is_at(buffer, i + 2, stop, 46, 32, 46):
-                            ellipses += 1
-                            spaced_from = i + 5
-                    continue
-                width = 1
-                is_end = c == 10
-                if c != 10:
-                    found, width = class_at(buffer, i, index, blocks)
-                    if _is_at(buffer, i, stop, 0xE2, 0x80, 0xA6):
-                        ellipses += 1
-                    is_end = dialect == _DATATROVE and found & LINE_END != 0
-                    if c == 13 and i + 1 < stop and buffer[i + 1] == 10:
-                        width = 2
-                if is_end:
-                    counts, opens, closes = _judge_line(buffer, begin, i, index, blocks, dialect)
-                    lines += counts
-                    bullets += opens
-                    ended += closes
-                    begin = i + width
-            block += 64
+                counts, opens, closes = _judge_line(buffer, begin, i, index, blocks, dialect)
+                lines += counts
+                bullets += opens
+                ended += closes
+                begin = i + width_of(buffer[i])
+                if buffer[i] == 13 and begin < stop and buffer[begin] == 10:
+                    begin += 1
         if dialect != _DATATROVE or begin < stop:
             counts, opens, closes = _judge_line(buffer, begin, stop, index, blocks, dialect)
             lines += counts

@@ -66,4 +66,6 @@ def strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> 
 @inlined
 def inside(marks: np.uint64, left: int) -> np.uint64:
     """Those of 64 bits that belong to the `left` bytes before an end."""
-    return marks if left >= 64 else np.uint64(marks & ((_ONE << np.uint64(left)) - _ONE))
+    if left >= 64:
+        return marks
+    return np.uint64(marks & ((_ONE << np.uint64(max(left, 0))) - _ONE))
