@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import orjson
+
+from llmtools.tokenizer.added_tokens import without_special
 
 Ids = npt.NDArray[np.uint32]
 # Inputs shorter than this are encoded before another encoder is even loaded.
@@ -56,11 +57,7 @@ class FastEncoder:
             ) from fault
         if not parse_special:
             # It always finds the added tokens it knows.
-            fields = orjson.loads(content)
-            fields["added_tokens"] = [
-                token for token in fields.get("added_tokens", []) if not token["special"]
-            ]
-            content = orjson.dumps(fields).decode()
+            content = without_special(content)
         try:
             self._backend = Tokenizer.from_json(content).backend
         except BaseException as fault:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from llmtools.errors import InputError
 from llmtools.formats.chat_templates import (
     CONFIG_FILE,
@@ -24,6 +22,7 @@ from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
 from llmtools.formats.sentencepiece import is_sentencepiece, read_sentencepiece
 from llmtools.tokenizer import gguf_vocab, pair_files, sentencepiece, tiktoken
+from llmtools.tokenizer.added_tokens import added_tokens
 from llmtools.tokenizer.tokenizer import (
     BOS_NAMES,
     EOS_NAMES,
@@ -147,7 +146,7 @@ def _from_text(
 def _special_tokens(text: str, where: str) -> dict[str, int]:
     """The special tokens of a tokenizer.json and their ids."""
     try:
-        added = orjson.loads(text).get("added_tokens", [])
+        added = added_tokens(text)
         return {str(token["content"]): int(token["id"]) for token in added if token["special"]}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise InputError(f"{where}: not a tokenizer.json: {fault!r}") from fault

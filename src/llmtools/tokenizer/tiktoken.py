@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import orjson
 import tokenizers
 from tokenizers import AddedToken, decoders, models
 
 from llmtools.errors import InputError
 from llmtools.tokenizer import split
-from llmtools.tokenizer.bytes_chars import token_text
+from llmtools.tokenizer.bytes_chars import byte_chars
 
 _LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+")
 _END = "<|endoftext|>"
@@ -68,36 +72,43 @@ def tokenizer_json(data: bytes, file: Path) -> str:
     """
     ranks = _read(data, str(file))
     encoding = _encoding(ranks, file)
-    vocab = {token_text(token): rank for token, rank in ranks.items()}
-    merges = []
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    vocab, merges = {}, []
     is_whole = True
-    for token in sorted(ranks, key=ranks.__getitem__):
-        parts = _parts(token, ranks)
-        if len(parts) == 2:
-            merges.append((token_text(parts[0]), token_text(parts[1])))
-        elif len(parts) > 2:
-            is_whole = False
+    for token, text in zip(tokens, _texts(tokens), strict=True):
+        vocab[text] = ranks[token]
+        if len(token) > 1:
+            at = _seam(token, ranks)
+            if at:
+                # A character stands for each byte.
+                merges.append((text[:at], text[at:]))
+            else:
+                is_whole = False
     # tiktoken looks a whole word up first; that matters only for tokens that no merge makes.
-    built = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=not is_whole))
-    built.normalizer = split.normalizer(encoding.rule)
-    built.pre_tokenizer = split.pre_tokenizer(encoding.rule)
-    built.decoder = decoders.ByteLevel()
-    text = built.to_str()
-    return _with_special(text, encoding.special)
+    frame = tokenizers.Tokenizer(models.BPE(ignore_merges=not is_whole))
+    frame.normalizer = split.normalizer(encoding.rule)
+    frame.pre_tokenizer = split.pre_tokenizer(encoding.rule)
+    frame.decoder = decoders.ByteLevel()
+    fields = json.loads(frame.to_str())
+    # In the model too, so that an added token's id is kept whatever comes before it.
+    fields["model"] |= {"vocab": vocab | encoding.special, "merges": merges}
+    fields["added_tokens"] = [_added(token, id) for token, id in encoding.special.items()]
+    return orjson.dumps(fields).decode()
 
 
-def _with_special(text: str, special: dict[str, int]) -> str:
-    """The library numbers added tokens itself; tiktoken's leave holes."""
-    fields = json.loads(text)
-    for token, id in sorted(special.items(), key=lambda item: item[1]):
-        added = AddedToken(token, normalized=False, special=True)
-        flags = {key: getattr(added, key) for key in ("single_word", "lstrip", "rstrip")}
-        fields["added_tokens"].append(
-            {"id": id, "content": token, **flags, "normalized": False, "special": True}
-        )
-        # In the model too, so that its id is kept whatever comes before it.
-        fields["model"]["vocab"][token] = id
-    return json.dumps(fields, ensure_ascii=False)
+def _texts(tokens: Sequence[bytes]) -> Iterator[str]:
+    """token_text of many tokens, translated in one go."""
+    table = dict(enumerate(byte_chars()))
+    text = b"".join(tokens).decode("latin-1").translate(table)
+    ends = itertools.accumulate(map(len, tokens))
+    return (text[end - len(token) : end] for token, end in zip(tokens, ends, strict=True))
+
+
+def _added(token: str, id: int) -> dict[str, Any]:
+    """A special token's fields; the library would number it itself, tiktoken's leave holes."""
+    added = AddedToken(token, normalized=False, special=True)
+    flags = {key: getattr(added, key) for key in ("single_word", "lstrip", "rstrip")}
+    return {"id": id, "content": token, **flags, "normalized": False, "special": True}
 
 
 def _read(data: bytes, where: str) -> dict[bytes, int]:
@@ -147,22 +158,24 @@ def _encoding(ranks: dict[bytes, int], file: Path) -> Encoding:
     )
 
 
-def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """What merging by ranks below the token's own leaves of its bytes."""
+def _seam(token: bytes, ranks: Mapping[bytes, int]) -> int:
+    """Where a token of several bytes is joined from the two pieces that lower ranks leave of it.
+
+    0 where they leave more than two.
+    """
     limit = ranks[token]
-    parts = [token[at : at + 1] for at in range(len(token))]
     rank_of = ranks.get
-    # The rank of each part and the one after it.
+    # Where each part ends, and the rank of each part and the one after it.
+    ends = list(range(len(token) + 1))
     found = [rank_of(token[at : at + 2], limit) for at in range(len(token) - 1)]
-    while len(parts) > 2:
+    while len(found) > 1:
         best = min(found)
         if best >= limit:
-            break
+            return 0
         at = found.index(best)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        del found[at]
+        del found[at], ends[at + 1]
         if at < len(found):
-            found[at] = rank_of(parts[at] + parts[at + 1], limit)
+            found[at] = rank_of(token[ends[at] : ends[at + 2]], limit)
         if at:
-            found[at - 1] = rank_of(parts[at - 1] + parts[at], limit)
-    return parts
+            found[at - 1] = rank_of(token[ends[at - 1] : ends[at + 1]], limit)
+    return ends[1]

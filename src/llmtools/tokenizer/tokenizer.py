@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tokenizers import models
 
 from llmtools import terminal
 from llmtools.errors import InputError
@@ -154,9 +155,9 @@ class Tokenizer:
         A unigram model would take one that is written out for a piece of its own, so there the
         pieces have other names.
         """
-        fields = json.loads(self.to_json())
-        if fields["model"]["type"] != "Unigram":
+        if not isinstance(self._plain.model, models.Unigram):
             return self._plain
+        fields = json.loads(self.to_json())
         fields["post_processor"] = None
         fields["added_tokens"] = [one for one in fields["added_tokens"] if not one["special"]]
         for piece in fields["model"]["vocab"]:
@@ -248,7 +249,12 @@ class Tokenizer:
 
     @cached_property
     def _can_be_cut(self) -> bool:
-        return can_be_cut(json.loads(self.to_json()))
+        # Without its vocabulary, which takes long to write out.
+        rules = tokenizers.Tokenizer(models.BPE())
+        rules.normalizer, rules.pre_tokenizer = self._plain.normalizer, self._plain.pre_tokenizer
+        added = self._plain.get_added_tokens_decoder().values()
+        tokens = [{"content": token.content, "rstrip": token.rstrip} for token in added]
+        return can_be_cut(json.loads(rules.to_str()) | {"added_tokens": tokens})
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of some ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
