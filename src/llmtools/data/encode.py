@@ -91,6 +91,7 @@ def encode_each(
     vocabulary = frame_vocabulary(tokenizer, settings)
     before = np.array([i for i in (vocabulary.bos,) if i is not None], np.uint32)
     after = np.array([i for i in (vocabulary.eos,) if i is not None], np.uint32)
+    has_ends = bool(before.size or after.size)
     left = settings.check
     for batch in _batches(documents):
         texts = [document.text for document in batch]
@@ -99,7 +100,7 @@ def encode_each(
             _check(document, ids, tokenizer, settings.parse_special)
         left = max(0, left - len(batch))
         for document, ids in zip(batch, encoded, strict=True):
-            yield document, np.concatenate([before, ids, after])
+            yield document, np.concatenate([before, ids, after]) if has_ends else ids
 
 
 def _check(document: Document, ids: np.ndarray, tokenizer: Tokenizer, parse_special: bool) -> None:
