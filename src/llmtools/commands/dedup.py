@@ -199,7 +199,7 @@ def dedup(
         _show(look(names, explain, settings, on_error=on_error))
         return
     if dry_run:
-        from llmtools.plan.data import plan_dedup
+        from llmtools.plan.documents import plan_dedup
 
         show_plan(
             plan_dedup(

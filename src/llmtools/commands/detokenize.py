@@ -45,7 +45,7 @@ def detokenize(
     from llmtools.tokenizer.load import load_tokenizer
 
     if dry_run:
-        from llmtools.plan.data import plan_detokenize
+        from llmtools.plan.tokens import plan_detokenize
 
         show_plan(plan_detokenize(names, output, load_tokenizer(tokenizer), force=force))
         return

@@ -80,7 +80,7 @@ def extract(
         include=tuple(include or ()), exclude=tuple(exclude or ()), max_bytes=max_bytes
     )
     if dry_run:
-        from llmtools.plan.data import plan_extract
+        from llmtools.plan.documents import plan_extract
 
         show_plan(plan_extract(paths, output, settings, files=files, rejects=rejects, force=force))
         return

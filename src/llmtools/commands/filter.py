@@ -147,7 +147,7 @@ def filter_(
     paths = resolve_inputs(inputs)
     lean_process()
     if dry_run:
-        from llmtools.plan.data import plan_filter
+        from llmtools.plan.documents import plan_filter
 
         show_plan(
             plan_filter(

@@ -181,7 +181,7 @@ def pack(
     check_settings(settings)
     loaded = None if tokenizer is None else load_tokenizer_once(tokenizer)
     if dry_run:
-        from llmtools.plan.data import plan_pack
+        from llmtools.plan.tokens import plan_pack
 
         show_plan(
             plan_pack(

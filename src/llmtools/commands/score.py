@@ -106,7 +106,7 @@ def score(
     )
     check_names(loaded)
     if dry_run:
-        from llmtools.plan.data import plan_score
+        from llmtools.plan.scorer import plan_score
 
         show_plan(
             plan_score(

@@ -161,7 +161,7 @@ def train(
 
     settings = NGramSettings(order=order, normalize=normalize, prune=_counts("--prune", prune))
     if dry_run:
-        from llmtools.plan.data import plan_scorer_train
+        from llmtools.plan.scorer import plan_scorer_train
 
         show_plan(plan_scorer_train(names, output, order=order, **shared))
         return
@@ -193,7 +193,7 @@ def _train_classifier(
     settings = ClassifierTraining(**training)
     check_suffix(output)
     if dry_run:
-        from llmtools.plan.data import plan_classifier_train
+        from llmtools.plan.scorer import plan_classifier_train
 
         rows = settings.buckets + settings.max_words
         show_plan(plan_classifier_train(names, output, rows * settings.dim, **shared))
@@ -226,7 +226,7 @@ def _train_regression(
     source = Source(vectors=vectors, encoder=encoder)
     check_arguments(output, source, shared["on_error"])
     if dry_run:
-        from llmtools.plan.data import plan_regression_train
+        from llmtools.plan.scorer import plan_regression_train
 
         show_plan(plan_regression_train(names, output, vectors, encoder, **shared))
         return

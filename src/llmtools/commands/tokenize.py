@@ -105,7 +105,7 @@ def tokenize(
         check=check,
     )
     if dry_run:
-        from llmtools.plan.data import plan_tokenize
+        from llmtools.plan.tokens import plan_tokenize
 
         show_plan(
             plan_tokenize(

@@ -136,7 +136,7 @@ def train(
         memory_bytes=byte_size("--memory", memory),
     )
     if dry_run:
-        from llmtools.plan.data import plan_tokenizer_train
+        from llmtools.plan.tokenizer import plan_tokenizer_train
 
         show_plan(
             plan_tokenizer_train(
