@@ -303,6 +303,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--add": Case("--add 10"),
         "--output": _output("tokenizer extend"),
         "--force": EXISTS,
+        "--dry-run": PLAN,
         "--embeddings": Case("--embeddings focus"),
         "--min-frequency": Case("--min-frequency 5000", refused=(3, "no pair of tokens")),
         "--memory": Case("--memory 1M", refused=(2, "too little")),
@@ -310,6 +311,7 @@ CASES: dict[str, dict[str, Case]] = {
         **_skips("tokenizer extend"),
     },
     "tokenizer compare": {
+        "--dry-run": PLAN,
         "--sample-bytes": Case("--sample-bytes 1", base="tokenizer compare tok.json varied.jsonl"),
         "--on-error": Case(
             "--on-error skip",

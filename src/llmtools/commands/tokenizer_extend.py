@@ -10,6 +10,7 @@ import typer
 
 from llmtools import terminal
 from llmtools.commands.common import (
+    DryRun,
     Force,
     Inputs,
     OnErrorFlag,
@@ -21,6 +22,7 @@ from llmtools.commands.common import (
     make_app,
     report,
     resolve_inputs,
+    show_plan,
 )
 from llmtools.errors import UsageError
 from llmtools.formats.stream import atomic_directory, claim_outputs, open_output
@@ -75,6 +77,7 @@ def extend(
         str, typer.Option("--memory", help="For words and training; see tokenizer train.")
     ] = "2G",
     force: Force = False,
+    dry_run: DryRun = False,
     on_error: OnErrorFlag = "fail",
     rejects: Rejects = None,
     text_key: TextKey = "text",
@@ -96,6 +99,24 @@ def extend(
     is_model = Path(place).is_dir() and (Path(place) / "config.json").is_file()
     if embeddings != "mean" and not is_model:
         raise UsageError(f"--embeddings {embeddings} has no effect: {place} is no model directory")
+    if dry_run:
+        from llmtools.plan.tokenizer import plan_tokenizer_extend
+
+        show_plan(
+            plan_tokenizer_extend(
+                names,
+                output,
+                tokenizer,
+                Path(place) if is_model else None,
+                num_new=num_new,
+                memory_bytes=memory_bytes,
+                rejects=rejects,
+                on_error=on_error,
+                text_key=text_key,
+                force=force,
+            )
+        )
+        return
     settings = {"add": num_new, "min_frequency": min_frequency, "memory_bytes": memory_bytes}
     recorder = Recorder("tokenizer extend", settings | {"embeddings": embeddings})
     if is_model:

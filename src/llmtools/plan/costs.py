@@ -35,6 +35,7 @@ COSTS = {
     "filter": Cost(0.5, 20 * MB, 225 * MB),
     "dedup": Cost(0.5, 60 * MB, 180 * MB),
     "tokenizer train": Cost(0.9, 18 * MB, 160 * MB),
+    "tokenizer compare": Cost(0.6, 2 * MB, 75 * MB),
     "score": Cost(0.5, 15 * MB, 120 * MB),
     "scorer train": Cost(0.6, 2.5 * MB, 110 * MB),
     "tokenize": Cost(0.3, 5 * MB, 75 * MB),

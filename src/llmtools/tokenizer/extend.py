@@ -51,17 +51,8 @@ def extend_tokenizer(
     raises: UsageError for numbers that cannot be, InputError for a tokenizer that is not byte-level
     BPE, or for texts without a word or a new pair.
     """
-    if num_new < 1:
-        raise UsageError(f"--add {num_new}: at least one token")
-    if memory_bytes < LEAST_MEMORY:
-        raise UsageError(f"--memory: {memory_bytes:,} bytes are too little; at least 4M")
-    fields = json.loads(tokenizer.to_json())
+    fields = check_extension(tokenizer, num_new, memory_bytes)
     model = fields["model"]
-    if model["type"] != "BPE" or '"ByteLevel"' not in json.dumps(fields["pre_tokenizer"]):
-        raise InputError(
-            f"{tokenizer.where}: only a byte-level BPE vocabulary can be extended; this is"
-            f" {model['type']}"
-        )
     backend = Backend.from_str(tokenizer.to_json())
     table, spell = _count(backend, texts, memory_bytes)
     if len(table.counts) == 0:
@@ -89,6 +80,28 @@ def extend_tokenizer(
         pieces[new] = pieces.get(left, [left]) + pieces.get(right, [right])
     longer = tokenizer.with_content(json.dumps(fields, ensure_ascii=False))
     return Extension(longer, list(pieces.values()), table)
+
+
+def check_extension(tokenizer: Tokenizer, num_new: int, memory_bytes: int) -> dict[str, Any]:
+    """The parsed tokenizer.json of a tokenizer that can be extended; raises as extend_tokenizer."""
+    if num_new < 1:
+        raise UsageError(f"--add {num_new}: at least one token")
+    if memory_bytes < LEAST_MEMORY:
+        raise UsageError(f"--memory: {memory_bytes:,} bytes are too little; at least 4M")
+    fields: dict[str, Any] = json.loads(tokenizer.to_json())
+    model = fields["model"]
+    if model["type"] != "BPE" or '"ByteLevel"' not in json.dumps(fields["pre_tokenizer"]):
+        raise InputError(
+            f"{tokenizer.where}: only a byte-level BPE vocabulary can be extended; this is"
+            f" {model['type']}"
+        )
+    named = model["vocab"].keys() | {token["content"] for token in fields["added_tokens"]}
+    if len(named) < tokenizer.vocab_size:
+        raise InputError(
+            f"{tokenizer.where}: {tokenizer.vocab_size - len(named)} ids below"
+            f" {tokenizer.vocab_size} have no token, and new tokens can stand behind no hole"
+        )
+    return fields
 
 
 def _count(
