@@ -236,7 +236,9 @@ ANGLES_9 = ops.rope_tables(torch.arange(9), 8, 100.0)
 
 def test_what_a_kernel_does_not_take_is_refused_when_it_is_forced():
     q = torch.randn(3, 1, 300)
-    with pytest.raises(UsageError, match="heads of size 300; 256 at most"):
+    with pytest.raises(UsageError, match="heads of size 300; 128 at most are taken in float32"):
         ops.attention(q, q, q, [3])
+    with pytest.raises(UsageError, match="heads of size 300; 256 at most are taken;"):
+        ops.attention(q.half(), q.half(), q.half(), [3])
     with pytest.raises(UsageError, match="float64"):
         ops.swiglu(q.double(), q.double())
