@@ -15,15 +15,18 @@ from compiled import Launch, Target
 
 from llmtools.triton_kernels.attention import attention_forward
 from llmtools.triton_kernels.attention_backward import attention_backward
+from llmtools.triton_kernels.conv import conv_backward, conv_forward
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
 from llmtools.triton_kernels.masking import Masking
+from llmtools.triton_kernels.moe import grouped_matmul, grouped_weight_grad, route
 from llmtools.triton_kernels.norm import norm_backward, norm_forward
 from llmtools.triton_kernels.paged_attention import paged_attention
 from llmtools.triton_kernels.paged_cache import PagedCache
 from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
+from llmtools.triton_kernels.sampling import sample
 from llmtools.triton_kernels.scaled_matmul import quantize_rows, scaled_matmul
 
 # Warps of a multiprocessor that must find room at once.
@@ -36,6 +39,8 @@ WITH_PRODUCTS = {
     "quant_matmul_kernel",
     "paged_attention_kernel",
     "scaled_matmul_kernel",
+    "grouped_matmul_kernel",
+    "grouped_weight_grad_kernel",
 }
 
 
@@ -138,6 +143,37 @@ def small_product(rows: int, dtype: torch.dtype) -> None:
     scaled_matmul(codes, wide(rows), weight, wide(4096), None, dtype=torch.bfloat16)
 
 
+def experts(dtype: torch.dtype = torch.bfloat16) -> None:
+    """Eight of 64 experts for each of 4,096 tokens."""
+    offsets = meta(65, dtype=torch.int32)
+    rows = meta(8 * 4096, 2048, dtype=dtype)
+    grouped_matmul(rows, meta(64, 2048, 1024, dtype=dtype), offsets)
+
+
+def experts_gradient(dtype: torch.dtype = torch.bfloat16) -> None:
+    offsets = meta(65, dtype=torch.int32)
+    grad, rows = meta(8 * 4096, 1024, dtype=dtype), meta(8 * 4096, 2048, dtype=dtype)
+    grouped_matmul(grad, meta(64, 1024, 2048, dtype=dtype).transpose(1, 2).mT, offsets)
+    grouped_weight_grad(grad, rows, offsets)
+
+
+def convolve(dtype: torch.dtype = torch.bfloat16) -> None:
+    x, firsts = meta(4096, 4096, dtype=dtype), meta(4096, dtype=torch.int32)
+    weight, bias = meta(4096, 4, dtype=dtype), meta(4096, dtype=dtype)
+    conv_forward(x, weight, bias, firsts, is_activated=True)
+
+
+def convolve_backward(dtype: torch.dtype = torch.bfloat16) -> None:
+    x, firsts = meta(4096, 4096, dtype=dtype), meta(4096, dtype=torch.int32)
+    weight, bias = meta(4096, 4, dtype=dtype), meta(4096, dtype=dtype)
+    conv_backward(x, x, weight, bias, firsts, is_activated=True)
+
+
+def draw(dtype: torch.dtype = torch.bfloat16) -> None:
+    top_ks = meta(64, dtype=torch.int32)
+    sample(meta(64, 128256, dtype=dtype), wide(64), top_ks, wide(64), wide(64), wide(64))
+
+
 CASES = {
     "attention": Case(call=lambda: forward(128)),
     "attention's gradient": Case(call=lambda: backward(128)),
@@ -168,6 +204,12 @@ CASES = {
     "int8 by int8": Case(call=lambda: small_product(512, torch.int8)),
     "fp8 by fp8": Case(call=lambda: small_product(512, torch.float8_e4m3fn), without=("sm_80",)),
     "rows to int8": Case(call=lambda: quantize_rows(meta(512, 8192), torch.int8)),
+    "routing": Case(call=lambda: route(meta(4096, 64), 8, is_renormalized=True)),
+    "products of experts": Case(call=experts),
+    "gradients of experts": Case(call=experts_gradient),
+    "causal convolution": Case(call=convolve),
+    "its gradient": Case(call=convolve_backward),
+    "sampling": Case(call=draw),
 }
 
 _FLOAT = torch.float32
@@ -218,6 +260,12 @@ MATRIX = {
         )
         for rows in (16, 64)
     },
+    "products of experts, fp32": Case(call=partial(experts, _FLOAT), is_exact=True),
+    "gradients of experts, fp32": Case(call=partial(experts_gradient, _FLOAT), is_exact=True),
+    "routing, 256 experts": Case(call=lambda: route(wide(4096, 256), 8, is_renormalized=False)),
+    "causal convolution, fp32": Case(call=partial(convolve, _FLOAT)),
+    "its gradient, fp32": Case(call=partial(convolve_backward, _FLOAT)),
+    "sampling, fp32": Case(call=partial(draw, _FLOAT)),
     "rows to fp8": Case(
         call=lambda: quantize_rows(meta(512, 32768), torch.float8_e4m3fn), without=("sm_80",)
     ),

@@ -64,6 +64,8 @@ _GATES = 4096 * 8192
 _LOGITS = 512 * 128256
 _CAUSAL = 8 * 512 * 513 // 2
 _SMALL = 512 * 4096 + 4096 * 4096 + 2 * 512 * 4096
+_ROWS = 8 * 4096
+_EXPERTS = 2 * (_ROWS * (2048 + 1024) + 64 * 2048 * 1024)
 WORK = {
     "attention": Work(bytes=2 * 4096 * 128 * (32 + 8 + 8 + 32), flops=4 * 32 * 128 * _CAUSAL),
     "attention's gradient": Work(
@@ -84,6 +86,12 @@ WORK = {
     "int8 by int8": Work(bytes=_SMALL, flops=2 * 512 * 4096 * 4096, kind="int8"),
     "fp8 by fp8": Work(bytes=_SMALL, flops=2 * 512 * 4096 * 4096, kind="fp8"),
     "rows to int8": Work(bytes=3 * 512 * 8192, flops=3 * 512 * 8192),
+    "routing": Work(bytes=4096 * (2 * 64 + 8 * 8), flops=5 * 4096 * 64),
+    "products of experts": Work(bytes=_EXPERTS, flops=2 * _ROWS * 2048 * 1024),
+    "gradients of experts": Work(bytes=2 * _EXPERTS, flops=4 * _ROWS * 2048 * 1024),
+    "causal convolution": Work(bytes=2 * 2 * _TOKENS, flops=13 * _TOKENS),
+    "its gradient": Work(bytes=3 * 2 * _TOKENS, flops=36 * _TOKENS),
+    "sampling": Work(bytes=2 * 64 * 128256, flops=10 * 64 * 128256),
 }
 
 
@@ -160,7 +168,7 @@ Microseconds that no kernel can beat, from the vendors' peaks (dense): the longe
 bytes once and doing the operations. **Bounds, not measurements.** Sizes: products with a weight of
 4096 x 4096 and 1, 16 or 512 rows; 4,096 tokens of width 4096, gates of 8192; 512 rows of 128,256
 logits; attention over 4,096 tokens in eight documents, 32 heads on 8 of 128; decoding 16 sequences
-of 8,192 positions with the same heads.
+of 8,192 positions with the same heads; 8 of 64 experts of 2048 x 1024 for each of 4,096 tokens.
 
 """
 

@@ -97,7 +97,7 @@ def conv_grad_x_kernel(
     for tap in range(TAPS):
         target = at + (TAPS - 1) - tap
         first = tl.load(FIRSTS + target, mask=target < num_tokens, other=num_tokens)
-        seen = (first <= at)[:, None] & is_col[None, :]
+        seen = ((first <= at) & (target < num_tokens))[:, None] & is_col[None, :]
         dz_at = DZ + target.to(tl.int64)[:, None] * size + cols[None, :]
         dz = tl.load(dz_at, mask=seen, other=0.0)
         weight = tl.load(WEIGHT + cols * TAPS + tap, mask=is_col, other=0.0).to(tl.float32)

@@ -15,3 +15,5 @@ LARGEST_HEAD = 256
 LARGEST_HEAD_FLOAT32 = 128
 # The largest code of each dtype that rows are quantized to.
 LARGEST_CODE = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+# A program looks for its expert among all of them at once.
+LARGEST_EXPERTS = 1024

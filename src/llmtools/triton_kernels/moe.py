@@ -3,8 +3,8 @@
     T  tokens     E  experts     X  experts of a token     S  rows sorted by expert, T * X
     K  inputs     N  outputs
 
-Rows of expert e are offsets[e] .. offsets[e + 1]. No number of rows is known on the host: a grid has
-a program for each tile that there could be, and a program finds its expert from the offsets.
+Rows of expert e are offsets[e] .. offsets[e + 1]. No number of rows is known on the host: a grid
+has a program for each tile that there could be, and a program finds its expert from the offsets.
 """
 
 from __future__ import annotations

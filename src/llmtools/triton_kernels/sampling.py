@@ -16,7 +16,7 @@ import triton.language as tl
 
 from llmtools.triton_kernels.launch import power_of_two
 
-BLOCK = 2048
+BLOCK = 1024
 INFINITY_BITS = tl.constexpr(0x7F800000)
 ALL = tl.constexpr(0x7FFFFFFF)
 
@@ -72,16 +72,16 @@ def sample_kernel(
         low = tl.full([], -1, tl.int32)
         for _ in range(32):
             middle = low + (limit - low) // 2
-            count, mass = _within(ROW, size, largest, scale, middle, BLOCK_V)
+            count, _ = _within(ROW, size, largest, scale, middle, BLOCK_V)
             limit = tl.where(count >= top_k, middle, limit)
             low = tl.where(count >= top_k, low, middle)
-        count, mass = _within(ROW, size, largest, scale, limit - 1, BLOCK_V)
+        count, _ = _within(ROW, size, largest, scale, limit - 1, BLOCK_V)
         ties = top_k - count
 
     top_p = tl.load(TOP_PS + row)
     if top_p < 1:
         count, mass = _within(ROW, size, largest, scale, limit - 1, BLOCK_V)
-        all_count, all_mass = _within(ROW, size, largest, scale, limit, BLOCK_V)
+        all_count, _ = _within(ROW, size, largest, scale, limit, BLOCK_V)
         at_limit = tl.exp(-limit.to(tl.float32, bitcast=True))
         total = mass + tl.minimum(ties, all_count - count).to(tl.float32) * at_limit
         wanted = top_p * total
@@ -89,11 +89,11 @@ def sample_kernel(
         high = limit
         for _ in range(32):
             middle = low + (high - low) // 2
-            count, mass = _within(ROW, size, largest, scale, middle, BLOCK_V)
+            _, mass = _within(ROW, size, largest, scale, middle, BLOCK_V)
             is_enough = (mass >= wanted) | (middle >= limit)
             high = tl.where(is_enough, middle, high)
             low = tl.where(is_enough, low, middle)
-        count, mass = _within(ROW, size, largest, scale, high - 1, BLOCK_V)
+        _, mass = _within(ROW, size, largest, scale, high - 1, BLOCK_V)
         weight = tl.exp(-high.to(tl.float32, bitcast=True))
         needed = tl.ceil((wanted - mass) / tl.maximum(weight, 1e-38))
         needed = tl.minimum(tl.maximum(needed, 1.0), 1e9).to(tl.int32)
@@ -107,7 +107,7 @@ def sample_kernel(
         limit = tl.minimum(limit, farthest)
 
     count, mass = _within(ROW, size, largest, scale, limit - 1, BLOCK_V)
-    all_count, all_mass = _within(ROW, size, largest, scale, limit, BLOCK_V)
+    all_count, _ = _within(ROW, size, largest, scale, limit, BLOCK_V)
     at_limit = tl.exp(-limit.to(tl.float32, bitcast=True))
     total = mass + tl.minimum(ties, all_count - count).to(tl.float32) * at_limit
     wanted = tl.load(UNIFORMS + row) * total
