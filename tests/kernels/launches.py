@@ -28,6 +28,7 @@ from llmtools.triton_kernels.quant_matmul import quant_matmul
 from llmtools.triton_kernels.rope import rope
 from llmtools.triton_kernels.sampling import sample
 from llmtools.triton_kernels.scaled_matmul import quantize_rows, scaled_matmul
+from llmtools.triton_kernels.scan import scan_backward, scan_forward
 
 # Warps of a multiprocessor that must find room at once.
 LEAST_WARPS = 8
@@ -169,6 +170,16 @@ def convolve_backward(dtype: torch.dtype = torch.bfloat16) -> None:
     conv_backward(x, x, weight, bias, firsts, is_activated=True)
 
 
+def scan(dtype: torch.dtype = torch.bfloat16, *, has_gradient: bool = False) -> None:
+    """Mamba of 4,096 channels with states of 16."""
+    u, b, firsts = meta(4096, 4096, dtype=dtype), meta(4096, 16, dtype=dtype), meta(4096).int()
+    rates, skip = wide(4096, 16), wide(4096)
+    if has_gradient:
+        scan_backward(u, u, u, rates, b, b, skip, firsts, wide(64, 4096, 16))
+    else:
+        scan_forward(u, u, rates, b, b, skip, firsts)
+
+
 def draw(dtype: torch.dtype = torch.bfloat16) -> None:
     top_ks = meta(64, dtype=torch.int32)
     sample(meta(64, 128256, dtype=dtype), wide(64), top_ks, wide(64), wide(64), wide(64))
@@ -209,6 +220,8 @@ CASES = {
     "gradients of experts": Case(call=experts_gradient),
     "causal convolution": Case(call=convolve),
     "its gradient": Case(call=convolve_backward),
+    "selective scan": Case(call=scan),
+    "gradient of the scan": Case(call=lambda: scan(has_gradient=True)),
     "sampling": Case(call=draw),
 }
 
@@ -265,6 +278,8 @@ MATRIX = {
     "routing, 256 experts": Case(call=lambda: route(wide(4096, 256), 8, is_renormalized=False)),
     "causal convolution, fp32": Case(call=partial(convolve, _FLOAT)),
     "its gradient, fp32": Case(call=partial(convolve_backward, _FLOAT)),
+    "selective scan, fp32": Case(call=partial(scan, _FLOAT)),
+    "gradient of the scan, fp32": Case(call=partial(scan, _FLOAT, has_gradient=True)),
     "sampling, fp32": Case(call=partial(draw, _FLOAT)),
     "rows to fp8": Case(
         call=lambda: quantize_rows(meta(512, 32768), torch.float8_e4m3fn), without=("sm_80",)

@@ -91,6 +91,8 @@ WORK = {
     "gradients of experts": Work(bytes=2 * _EXPERTS, flops=4 * _ROWS * 2048 * 1024),
     "causal convolution": Work(bytes=2 * 2 * _TOKENS, flops=13 * _TOKENS),
     "its gradient": Work(bytes=3 * 2 * _TOKENS, flops=36 * _TOKENS),
+    "selective scan": Work(bytes=3 * 2 * _TOKENS, flops=6 * 16 * _TOKENS),
+    "gradient of the scan": Work(bytes=5 * 2 * _TOKENS, flops=22 * 16 * _TOKENS),
     "sampling": Work(bytes=2 * 64 * 128256, flops=10 * 64 * 128256),
 }
 
@@ -168,7 +170,8 @@ Microseconds that no kernel can beat, from the vendors' peaks (dense): the longe
 bytes once and doing the operations. **Bounds, not measurements.** Sizes: products with a weight of
 4096 x 4096 and 1, 16 or 512 rows; 4,096 tokens of width 4096, gates of 8192; 512 rows of 128,256
 logits; attention over 4,096 tokens in eight documents, 32 heads on 8 of 128; decoding 16 sequences
-of 8,192 positions with the same heads; 8 of 64 experts of 2048 x 1024 for each of 4,096 tokens.
+of 8,192 positions with the same heads; 8 of 64 experts of 2048 x 1024 for each of 4,096 tokens;
+a scan of 4,096 channels with states of 16.
 
 """
 

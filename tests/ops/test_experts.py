@@ -1,4 +1,4 @@
-"""Experts, convolutions and draws where no GPU is, against their definitions."""
+"""Experts, convolutions, scans and draws where no GPU is, against their definitions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from llmtools import ops
 from llmtools.ops import path
 from llmtools.ops.conv import causal_conv_reference
 from llmtools.ops.moe import grouped_linear_reference
+from llmtools.ops.scan import selective_scan_reference
 
 
 @pytest.mark.parametrize("is_renormalized", [True, False])
@@ -72,3 +73,16 @@ def test_draws_follow_the_filters():
     assert drawn(top_p=0.65) == [0, 0, 1, 1]
     assert drawn(top_p=0.75) == [0, 1, 1, 2]
     assert drawn(min_p=0.6) == [0, 0, 1, 1]
+
+
+def test_a_scan_is_the_definition_and_forgets_at_the_end_of_a_document():
+    torch.manual_seed(0)
+    given = [
+        torch.randn(9, 5), torch.rand(9, 5), -torch.rand(5, 3), torch.randn(9, 3),
+        torch.randn(9, 3), torch.randn(5),
+    ]  # fmt: skip
+    found = ops.selective_scan(*given, [4, 5])
+    torch.testing.assert_close(found, selective_scan_reference(*given, [4, 5]))
+    assert not torch.allclose(found, selective_scan_reference(*given, [9]), atol=0.01)
+    tokens = [x[4:] if len(x) == 9 else x for x in given]
+    torch.testing.assert_close(found[4:], ops.selective_scan(*tokens, [5]))

@@ -26,3 +26,4 @@ from llmtools.ops.rope import apply_rope as apply_rope
 from llmtools.ops.rope import rope_tables as rope_tables
 from llmtools.ops.sampling import sample as sample
 from llmtools.ops.scaled_linear import scaled_linear as scaled_linear
+from llmtools.ops.scan import selective_scan as selective_scan

@@ -64,7 +64,7 @@ def causal_conv(
     return F.silu(z) if is_activated else z
 
 
-def _firsts(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+def first_tokens(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     """The first token of each token's document."""
     sizes = torch.tensor(list(lengths), dtype=torch.int64)
     starts = sizes.cumsum(0) - sizes
@@ -81,7 +81,7 @@ def _op(
 ) -> torch.Tensor:
     from llmtools.triton_kernels.conv import conv_forward
 
-    firsts = _firsts(lengths, x_TC.device)
+    firsts = first_tokens(lengths, x_TC.device)
     return conv_forward(x_TC, weight_CW, bias_C, firsts, is_activated=is_activated)
 
 
@@ -102,7 +102,7 @@ def _backward_op(
     """Gradients of x, weight and bias; of no bias, an empty tensor."""
     from llmtools.triton_kernels.conv import conv_backward
 
-    firsts = _firsts(lengths, x_TC.device)
+    firsts = first_tokens(lengths, x_TC.device)
     grad_x, grad_weight, grad_bias = conv_backward(
         grad_TC, x_TC, weight_CW, bias_C, firsts, is_activated=is_activated
     )

@@ -1,5 +1,5 @@
-"""Experts and convolutions against float64, values and gradients, and twins that are wrong in an
-expert, a boundary or a tap."""
+"""Experts, convolutions and scans against float64, values and gradients, and twins that are wrong
+in an expert, a boundary or a tap."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from llmtools import ops
 from llmtools.ops import path
 from llmtools.ops.conv import causal_conv_reference
 from llmtools.ops.moe import grouped_linear_reference
+from llmtools.ops.scan import selective_scan_reference
+from llmtools.triton_kernels import scan
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.moe import grouped_matmul, grouped_weight_grad
 
@@ -137,3 +139,25 @@ def test_a_causal_convolution(lengths, channels, taps, has_bias, dtype):
         assert error(found, want) < TOLERANCE[dtype]
     if len(lengths) > 1:
         assert error(found, run(causal_conv_reference, [21, 1, 50])) > 2 * TOLERANCE[dtype]
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("lengths", "channels", "state"), [([1], 1, 1), ([9, 1, 14], 5, 4), ([21], 35, 3)]
+)
+def test_a_selective_scan(lengths, channels, state, dtype, monkeypatch):
+    # Several chunks, the last not full, and documents that begin inside of them.
+    monkeypatch.setattr(scan, "CHUNK", 8)
+    torch.manual_seed(0)
+    T = sum(lengths)
+    inputs = [
+        torch.randn(T, channels), torch.rand(T, channels), -torch.rand(channels, state) - 0.1,
+        torch.randn(T, state), torch.randn(T, state), torch.randn(channels),
+    ]  # fmt: skip
+    inputs = [x.to(dtype) for x in inputs]
+    found = gradients(lambda *a: ops.selective_scan(*a, lengths), *inputs)
+    want = gradients(lambda *a: selective_scan_reference(*a, lengths), *inputs)
+    assert error(found, want) < 4 * TOLERANCE[dtype]
+    if len(lengths) > 1:
+        twin = gradients(lambda *a: selective_scan_reference(*a, [8, 2, 14]), *inputs)
+        assert error(found, twin) > 8 * TOLERANCE[dtype]
