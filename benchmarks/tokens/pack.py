@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import print_table, run_cpu
-from llmtools.formats.stream import open_output
+from llmtools.formats.output import open_output
 from llmtools.formats.tokens import TokenFrame, Vocabulary, write_frame
 
 LLM = (sys.executable, "-m", "llmtools")

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from llmtools.errors import InputError
 from llmtools.formats.describe import describe
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import open_output
 from llmtools.formats.packed import PackedRow, PackedWriter
-from llmtools.formats.stream import open_output
 from llmtools.formats.tokens import FrameBuilder, Vocabulary, write_frame
 from llmtools.quant.gguf_export import export_gguf
 from support import assert_user_error, run_llm

@@ -9,17 +9,17 @@ import sys
 import pytest
 
 from llmtools.errors import ResourceError, UsageError
-from llmtools.formats import stream
+from llmtools.formats import output
 from llmtools.formats.claim import lock_directory, take_claim, temporary_for
 
 RACE = """
 import sys, time
 from llmtools.errors import LLMToolsError
-from llmtools.formats import stream
+from llmtools.formats import output
 number, path, start = sys.argv[1:]
 time.sleep(max(float(start) - time.time(), 0))
 try:
-    with stream.open_output(path) as sink:
+    with output.open_output(path) as sink:
         sink.write(number.encode() * 100_000)
         sink.flush()
         time.sleep(0.5)
@@ -30,17 +30,17 @@ except LLMToolsError as fault:
 
 def test_an_output_that_is_being_written_is_refused_naming_it_and_the_process(tmp_path):
     path = str(tmp_path / "out.jsonl")
-    with stream.open_output(path) as sink:
+    with output.open_output(path) as sink:
         sink.write(b"x")
         for attempt in (
-            lambda: stream.check_output(path, force=True),
+            lambda: output.check_output(path, force=True),
             lambda: take_claim(path, is_directory=False),
         ):
             with pytest.raises(ResourceError) as refused:
                 attempt()
             assert f"another run (process {os.getpid()}) is writing {path}" in str(refused.value)
     assert os.listdir(tmp_path) == ["out.jsonl"]
-    stream.check_output(path, force=True)
+    output.check_output(path, force=True)
 
 
 def test_of_many_processes_that_start_at_once_one_writes_and_the_others_are_refused(tmp_path):
@@ -65,20 +65,20 @@ def test_of_many_processes_that_start_at_once_one_writes_and_the_others_are_refu
 
 def test_outputs_claimed_at_the_start_are_held_until_they_are_written(tmp_path):
     paths = [str(tmp_path / "one"), str(tmp_path / "two")]
-    with stream.claim_outputs(paths, force=False, is_directory=False):
+    with output.claim_outputs(paths, force=False, is_directory=False):
         for path in paths:
             with pytest.raises(ResourceError, match="another run"):
                 take_claim(path, is_directory=False)
-        with stream.open_output(paths[0]) as sink:
+        with output.open_output(paths[0]) as sink:
             sink.write(b"1")
     assert os.listdir(tmp_path) == ["one"]
 
 
 def test_a_claim_that_meets_a_finished_output_is_refused_without_force(tmp_path, monkeypatch):
     path = tmp_path / "out"
-    monkeypatch.setattr(stream, "check_output", lambda path, force: None)
+    monkeypatch.setattr(output, "check_output", lambda path, force: None)
     path.write_bytes(b"of another run, after the first check")
-    with pytest.raises(UsageError, match="exists"), stream.open_output(str(path)):
+    with pytest.raises(UsageError, match="exists"), output.open_output(str(path)):
         pass
     assert os.listdir(tmp_path) == ["out"]
 
@@ -87,10 +87,10 @@ def test_a_leftover_of_the_other_kind_is_no_obstacle(tmp_path):
     temporary = temporary_for(tmp_path / "out")
     temporary.mkdir()
     (temporary / "shard").write_bytes(b"half")
-    with stream.open_output(str(tmp_path / "out")) as sink:
+    with output.open_output(str(tmp_path / "out")) as sink:
         sink.write(b"whole")
     temporary.write_bytes(b"half")
-    with stream.atomic_directory(str(tmp_path / "out"), force=True) as folder:
+    with output.atomic_directory(str(tmp_path / "out"), force=True) as folder:
         (folder / "shard").write_bytes(b"whole")
     assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["shard"]
 
@@ -100,7 +100,7 @@ def test_a_directory_whose_replacement_was_cut_short_comes_back(tmp_path):
     aside.mkdir()
     (aside / "weights").write_bytes(b"old")
     with pytest.raises(UsageError, match="exists"):
-        with stream.atomic_directory(str(tmp_path / "model")):
+        with output.atomic_directory(str(tmp_path / "model")):
             pass
     assert (tmp_path / "model" / "weights").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["model"]
@@ -108,13 +108,13 @@ def test_a_directory_whose_replacement_was_cut_short_comes_back(tmp_path):
 
 def test_a_file_output_never_replaces_a_directory(tmp_path):
     with pytest.raises(UsageError, match="is a directory"):
-        with stream.open_output(str(tmp_path), force=True):
+        with output.open_output(str(tmp_path), force=True):
             pass
 
 
 def test_a_message_names_the_output_and_not_its_temporary(tmp_path):
     path = tmp_path / "model"
-    with pytest.raises(ResourceError) as failed, stream.atomic_directory(str(path)) as folder:
+    with pytest.raises(ResourceError) as failed, output.atomic_directory(str(path)) as folder:
         raise ResourceError(f"{folder}/model.safetensors: cannot write: disk full")
     assert str(failed.value) == f"{path}/model.safetensors: cannot write: disk full"
 

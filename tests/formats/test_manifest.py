@@ -14,7 +14,8 @@ from llmtools.errors import InputError
 from llmtools.formats import manifest_store
 from llmtools.formats.drop_log import BLOB_DOCUMENTS, DropLog, find_drops
 from llmtools.formats.manifest import Recorder, digest_file, read_manifest
-from llmtools.formats.stream import open_input, open_output
+from llmtools.formats.output import open_output
+from llmtools.formats.stream import open_input
 
 
 @pytest.fixture(autouse=True)

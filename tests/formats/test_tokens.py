@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from llmtools.errors import InputError
 from llmtools.formats import tensor_header
-from llmtools.formats.stream import open_output
+from llmtools.formats.output import open_output
 from llmtools.formats.tokens import (
     FORMAT,
     FrameBuilder,

@@ -21,8 +21,8 @@ from llmtools import cli, terminal
 from llmtools.commands.parsing import ClickException, SettingsCommand
 from llmtools.errors import UsageError
 from llmtools.formats.hub import OFFLINE
+from llmtools.formats.input_names import DATA_SUFFIXES, STDIO, expand_inputs
 from llmtools.formats.skips import OnError
-from llmtools.formats.stream import DATA_SUFFIXES, STDIO, expand_inputs
 from llmtools.shards.place import Executor
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ RayAddress = Annotated[
 ]
 # A second or a few of work: little is lost with a unit, and the 20 ms of its own are little too.
 SHARD_BYTES = "16M"
-# Flags of commands that treat each document alone, and so can run in units (commands/sharding.py).
+# Flags of commands that treat each document alone, and so can run in units (sharding.py).
 _UNITS: dict[str, tuple[Any, Any]] = {
     "workers": (
         Annotated[

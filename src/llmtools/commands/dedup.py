@@ -37,8 +37,8 @@ from llmtools.commands.dedup_methods import (
     settings_from,
 )
 from llmtools.errors import UsageError
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.skips import OnError
-from llmtools.formats.stream import STDIO
 
 if TYPE_CHECKING:
     from llmtools.data.dedup import DedupSettings

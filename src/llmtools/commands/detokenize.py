@@ -16,7 +16,7 @@ from llmtools.commands.common import (
     resolve_inputs,
     show_plan,
 )
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 
 app = make_app()
 

@@ -21,7 +21,7 @@ from llmtools.commands.common import (
     use_threads,
 )
 from llmtools.errors import AnswerIsNo, UsageError
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 
 if TYPE_CHECKING:
     from llmtools.evals.run import EvalInputs
@@ -141,8 +141,9 @@ def _parse_minimum(given: str) -> tuple[str, str, float]:
 def _show_plan(inputs: EvalInputs) -> None:
     from llmtools.adapters.load import shape_of, tokenizer_path_for
     from llmtools.evals.run import count_positions
+    from llmtools.formats.input_names import expand_inputs
+    from llmtools.formats.output import check_output
     from llmtools.formats.results import SETTINGS
-    from llmtools.formats.stream import check_output, expand_inputs
     from llmtools.plan.model import plan_eval
     from llmtools.tokenizer.load import load_tokenizer
 

@@ -17,8 +17,8 @@ from llmtools.commands.common import (
     report,
     show_plan,
 )
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.skips import OnError
-from llmtools.formats.stream import STDIO
 
 app = make_app()
 

@@ -39,7 +39,7 @@ from llmtools.data.rules.table import (
     unused,
 )
 from llmtools.errors import UsageError, did_you_mean
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 
 app = make_app()
 

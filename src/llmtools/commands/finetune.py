@@ -21,7 +21,7 @@ from llmtools.commands.common import (
     use_threads,
 )
 from llmtools.errors import UsageError
-from llmtools.formats.stream import expand_inputs
+from llmtools.formats.input_names import expand_inputs
 
 app = make_app()
 

@@ -20,7 +20,7 @@ from llmtools.commands.common import (
     use_threads,
 )
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 
 app = make_app()
 

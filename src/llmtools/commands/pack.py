@@ -24,7 +24,7 @@ from llmtools.commands.common import (
     show_plan,
 )
 from llmtools.errors import UsageError
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.token_forms import DtypeName
 
 app = make_app()

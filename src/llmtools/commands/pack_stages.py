@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llmtools.formats.stream import expand_inputs, open_input
+from llmtools.formats.input_names import expand_inputs
+from llmtools.formats.stream import open_input
 from llmtools.formats.tensor_header import is_container
 
 Stages = tuple[list[str], list[dict[str, Any]]]

@@ -66,8 +66,9 @@ def quantize(
     Rows that are not whole blocks of 32 stay F16; under Q4_0 the embedding and head are Q8_0.
     """
     from llmtools.adapters.load import record_model
+    from llmtools.formats.input_names import STDIO
     from llmtools.formats.model_path import resolve_model
-    from llmtools.formats.stream import STDIO, check_output, claim_outputs
+    from llmtools.formats.output import check_output, claim_outputs
     from llmtools.quant.gguf_export import export_gguf
 
     if limit_tokens is not None and not documents:
@@ -81,7 +82,7 @@ def quantize(
     check_output(output, force=force)
     use_threads(threads)
     if dry_run:
-        from llmtools.formats.stream import expand_inputs
+        from llmtools.formats.input_names import expand_inputs
         from llmtools.plan.model import plan_quantize
 
         texts = expand_inputs(documents or [])
@@ -150,7 +151,7 @@ def _whole_model(source: Path, base: Path | None) -> Iterator[Path]:
 
 def _read_texts(documents: list[str] | None, recorder: Recorder) -> list[str]:
     from llmtools.formats.document import read_documents
-    from llmtools.formats.stream import expand_inputs
+    from llmtools.formats.input_names import expand_inputs
 
     if not documents:
         return []

@@ -67,14 +67,9 @@ def run(
     """
     from dataclasses import replace
 
-    from llmtools.commands.sharding import (
-        count_line,
-        estimate,
-        find_pool,
-        parse_pipeline,
-        settings_of,
-        source_of,
-    )
+    from llmtools.commands.pipelines import parse_pipeline, settings_of
+    from llmtools.commands.sharding import count_line, estimate, find_pool
+    from llmtools.commands.sources import source_of
     from llmtools.shards import runner
     from llmtools.shards.pipeline import split_stages
     from llmtools.shards.place import find_place

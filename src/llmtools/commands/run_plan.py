@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from llmtools.commands.sharding import call_stage
+from llmtools.commands.unit_calls import call_stage
 from llmtools.errors import UsageError
-from llmtools.formats.stream import COMPRESSION_SUFFIXES, STDIO
+from llmtools.formats.input_names import COMPRESSION_SUFFIXES, STDIO
 from llmtools.formats.tokens import PIPE_FRAME_BYTES
 from llmtools.plan.estimate import Estimate, Plan
 from llmtools.plan.inputs import SAMPLE_BYTES, Assumed, Frames, Sample, assuming, sample_documents
@@ -105,7 +105,7 @@ def _call(number: int, stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
 def _first_sample(pipeline: Pipeline) -> Sample:
     """The first documents that the first stage gives."""
     from llmtools.data.extract import ExtractSettings, Passed, expand_arguments, find_files
-    from llmtools.formats.stream import expand_inputs
+    from llmtools.formats.input_names import expand_inputs
 
     first = pipeline.stages[0]
     empty = Sample(raw=[], ids=[], texts=[])

@@ -29,7 +29,7 @@ from llmtools.commands.common import (
 from llmtools.errors import UsageError
 from llmtools.formats.gguf import is_gguf
 from llmtools.formats.hub import is_hub_name
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 
 if TYPE_CHECKING:
     from llmtools.data.scorer import Scorer

@@ -23,7 +23,7 @@ from llmtools.commands.common import (
     resolve_inputs,
     show_plan,
 )
-from llmtools.formats.stream import STDIO
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.token_forms import DtypeName, TokenForm, TokenFormat
 
 app = make_app()

@@ -30,7 +30,7 @@ from llmtools.commands.common import (
 from llmtools.commands.tokenizer_compare import app as compare
 from llmtools.commands.tokenizer_extend import app as extend
 from llmtools.errors import UsageError
-from llmtools.formats.stream import claim_outputs, open_output
+from llmtools.formats.output import claim_outputs, open_output
 
 # Text of each language and source that a report encodes, about.
 SAMPLE_BYTES = 1 << 18

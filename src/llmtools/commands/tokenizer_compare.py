@@ -59,9 +59,9 @@ def compare(
         raise UsageError("name at least one tokenizer and then the documents")
     room = byte_size("--sample-bytes", sample_bytes)
     from llmtools.formats.document import read_documents
+    from llmtools.formats.input_names import expand_inputs
     from llmtools.formats.malformed import NothingLeft
     from llmtools.formats.skips import Skips
-    from llmtools.formats.stream import expand_inputs
     from llmtools.tokenizer.fertility import Sample, measure
     from llmtools.tokenizer.load import load_tokenizer
 

@@ -25,7 +25,7 @@ from llmtools.commands.common import (
     show_plan,
 )
 from llmtools.errors import UsageError
-from llmtools.formats.stream import atomic_directory, claim_outputs, open_output
+from llmtools.formats.output import atomic_directory, claim_outputs, open_output
 
 if TYPE_CHECKING:
     from llmtools.formats.manifest import Recorder

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError
-from llmtools.formats.stream import output_faults
+from llmtools.formats.output import output_faults
 from llmtools.formats.tensor_header import Header, read_header, write_header
 
 Keys = npt.NDArray[np.uint64]

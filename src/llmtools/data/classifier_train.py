@@ -11,8 +11,8 @@ from llmtools.data.labelled import as_class, hold_out, labelled_documents
 from llmtools.errors import UsageError
 from llmtools.formats.fasttext import dump_fasttext
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import claim_outputs, open_output
 from llmtools.formats.skips import OnError, open_skips
-from llmtools.formats.stream import claim_outputs, open_output
 
 
 def train_classifier_file(

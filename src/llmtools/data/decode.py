@@ -10,7 +10,7 @@ from llmtools import terminal
 from llmtools.errors import InputError
 from llmtools.formats.json_edit import encode
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import open_output
+from llmtools.formats.output import open_output
 from llmtools.formats.tokens import Vocabulary, read_frames
 from llmtools.tokenizer.tokenizer import Tokenizer
 

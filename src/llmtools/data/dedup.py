@@ -28,9 +28,9 @@ from llmtools.errors import UsageError
 from llmtools.formats.document import Document, document_hash
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import ZSTD_LEVEL, atomic_directory, claim_outputs, open_output
 from llmtools.formats.replay import Reading, Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import ZSTD_LEVEL, atomic_directory, claim_outputs, open_output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from llmtools.data.dedup_index import Names
 from llmtools.data.duplicates import Clusters
 from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata
+from llmtools.formats.output import OutputStream
 from llmtools.formats.replay import OnRead, Replay
-from llmtools.formats.stream import OutputStream
 
 
 def write_decided(

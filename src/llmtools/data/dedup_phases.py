@@ -29,16 +29,12 @@ from llmtools.data.dedup_output import drop_log, write_decided
 from llmtools.data.dedup_units import FORMAT, read_arrays, write_arrays
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.errors import InputError, UsageError
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder, read_manifest
+from llmtools.formats.output import claim_outputs, open_output, write_file
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import (
-    STDIO,
-    claim_outputs,
-    open_output,
-    write_file,
-)
 from llmtools.shards.place import Place
 
 PLAN = "dedup.json"

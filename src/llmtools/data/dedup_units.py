@@ -31,9 +31,9 @@ from llmtools.errors import InputError, ResourceError
 from llmtools.formats import tensor_header
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import atomic_directory, open_output
 from llmtools.formats.replay import Reading, Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import atomic_directory, open_output
 from llmtools.formats.tokens import check_offsets, typed_view
 
 FORMAT = "llmtools/dedup@1"

@@ -14,10 +14,12 @@ import orjson
 from llmtools import terminal
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import open_output
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import COMPRESSED, STDIO, open_output, peek_stdin, standing_in
+from llmtools.formats.stream import COMPRESSED, peek_stdin, standing_in
 from llmtools.formats.token_files import write_token_files
 from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import FrameBuilder, TokenFrame, Vocabulary

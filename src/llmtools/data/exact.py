@@ -23,8 +23,8 @@ from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 
 # How many documents, and bytes of their records, are looked up and written at once.
 BATCH_DOCUMENTS = 8192

@@ -23,11 +23,13 @@ import xxhash
 from llmtools import terminal
 from llmtools.data.language import language_of
 from llmtools.errors import InputError, UsageError
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.json_edit import encode
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import OutputStream, check_outputs, open_output
 from llmtools.formats.skips import OnError, open_rejects
-from llmtools.formats.stream import STDIO, OutputStream, check_outputs, open_input, open_output
+from llmtools.formats.stream import open_input
 
 _BOM = "\ufeff"
 # Reasons that are faults of a file, as opposed to a file that is simply no text.

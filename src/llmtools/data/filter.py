@@ -19,8 +19,8 @@ from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import OutputStream, check_outputs, open_output, write_file
 from llmtools.formats.skips import OnError, Skips
-from llmtools.formats.stream import OutputStream, check_outputs, open_output, write_file
 
 
 def filter_documents(

@@ -27,10 +27,11 @@ from llmtools.data.ngram_lm import (
 )
 from llmtools.errors import UsageError
 from llmtools.formats.document import read_documents
+from llmtools.formats.input_names import bare_suffix, expand_inputs
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import claim_outputs, open_output
 from llmtools.formats.skips import OnError, open_skips
-from llmtools.formats.stream import bare_suffix, claim_outputs, expand_inputs, open_output
 
 SUFFIXES = (".safetensors", ".arpa")
 

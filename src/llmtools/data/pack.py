@@ -17,10 +17,11 @@ from llmtools.formats.claim import remove
 from llmtools.formats.document import stream_documents
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import atomic_directory
 from llmtools.formats.packed import PackedWriter
 from llmtools.formats.row_export import RowExport
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import InputStream, atomic_directory, open_input
+from llmtools.formats.stream import InputStream, open_input
 from llmtools.formats.tensor_header import is_container
 from llmtools.formats.token_forms import DtypeName, TokenForm
 from llmtools.formats.tokens import (

@@ -14,8 +14,8 @@ from llmtools.data.labelled import as_number, hold_out, labelled_documents
 from llmtools.data.regression import Embed, Link, dump_regression, fit, judge
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import claim_outputs, open_output
 from llmtools.formats.skips import OnError, open_skips
-from llmtools.formats.stream import claim_outputs, open_output
 from llmtools.formats.vectors import open_vectors
 
 

@@ -15,8 +15,8 @@ from llmtools.formats.document import read_documents
 from llmtools.formats.json_edit import add_within_metadata
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import OutputStream, open_output
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import OutputStream, open_output
 
 KEY = "scores"
 

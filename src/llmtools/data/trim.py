@@ -23,9 +23,9 @@ from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
+from llmtools.formats.output import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
-from llmtools.formats.stream import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 
 Spans = npt.NDArray[np.int64]
 

@@ -21,9 +21,9 @@ from llmtools.evals.task import Example, Task, parse_names
 from llmtools.evals.tasks import TASKS
 from llmtools.formats.claim import remove
 from llmtools.formats.document import read_documents
+from llmtools.formats.input_names import expand_inputs
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.results import FILE_NAME, ResultsDirectory, open_results, write_results
-from llmtools.formats.stream import expand_inputs
 from llmtools.model import Decoder
 from llmtools.tokenizer.tokenizer import Tokenizer
 

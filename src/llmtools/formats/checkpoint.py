@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from llmtools.errors import InputError, did_you_mean
-from llmtools.formats.stream import output_faults
+from llmtools.formats.output import output_faults
 from llmtools.formats.tensor_header import TensorEntry, read_header, write_header
 
 if TYPE_CHECKING:

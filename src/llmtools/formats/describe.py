@@ -31,8 +31,9 @@ from llmtools.formats.describe_model import (
 from llmtools.formats.describe_run import describe_run, is_run
 from llmtools.formats.gguf import is_gguf
 from llmtools.formats.gguf_vocab import TOKENIZER
+from llmtools.formats.input_names import expand_inputs
 from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG
-from llmtools.formats.stream import expand_inputs, open_input
+from llmtools.formats.stream import open_input
 
 RESULTS = "results.json"
 FRAMES_PATTERN = "tokens-*.safetensors*"

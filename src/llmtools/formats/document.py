@@ -17,15 +17,11 @@ import orjson
 import xxhash
 
 from llmtools.errors import InputError, did_you_mean
+from llmtools.formats.input_names import bare_suffix
 from llmtools.formats.malformed import MalformedRecord, kind_of, no_metadata
+from llmtools.formats.output import OutputStream
 from llmtools.formats.skips import Skips
-from llmtools.formats.stream import (
-    READ_BYTES,
-    InputStream,
-    OutputStream,
-    bare_suffix,
-    open_input,
-)
+from llmtools.formats.stream import READ_BYTES, InputStream, open_input
 
 _LINE_FEED, _RETURN, _BRACE = b"\n\r{"
 

@@ -20,7 +20,7 @@ from llmtools.formats.gguf import (
     SCALARS,
     ValueType,
 )
-from llmtools.formats.stream import OutputStream, open_output
+from llmtools.formats.output import OutputStream, open_output
 
 VERSION = 3
 _TYPE_OF_DTYPE = {dtype: kind for kind, dtype in SCALARS.items()}

@@ -28,7 +28,9 @@ import xxhash
 from llmtools import __version__, terminal
 from llmtools.errors import InputError
 from llmtools.formats import manifest_store
-from llmtools.formats.stream import STDIO, InputStream, OutputStream, is_device, write_file
+from llmtools.formats.input_names import STDIO
+from llmtools.formats.output import OutputStream, is_device, write_file
+from llmtools.formats.stream import InputStream
 
 if TYPE_CHECKING:
     from llmtools.formats.drop_log import DropLog

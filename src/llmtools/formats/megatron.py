@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError
-from llmtools.formats.stream import open_output
+from llmtools.formats.output import open_output
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1

@@ -25,7 +25,7 @@ import numpy as np
 
 from llmtools.errors import InputError
 from llmtools.formats import tensor_header
-from llmtools.formats.stream import open_output
+from llmtools.formats.output import open_output
 from llmtools.formats.tokens import Agreement, Vocabulary, check_offsets, read_count, typed_view
 
 FORMAT = "llmtools/packed@1"

@@ -16,8 +16,8 @@ import numpy as np
 from llmtools.errors import InputError, ResourceError, UsageError
 from llmtools.formats.describe_run import METRICS
 from llmtools.formats.document import read_documents
+from llmtools.formats.output import check_output, open_output
 from llmtools.formats.packed import PADDING_DOCUMENT_ID, PackedDataset
-from llmtools.formats.stream import check_output, open_output
 from llmtools.formats.tokens import read_frames
 
 if TYPE_CHECKING:

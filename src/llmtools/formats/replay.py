@@ -21,8 +21,9 @@ from llmtools.formats.document import (
     read_documents,
     read_raw_records,
 )
+from llmtools.formats.output import OutputStream, output_faults
 from llmtools.formats.skips import Skips
-from llmtools.formats.stream import READ_BYTES, InputStream, OutputStream, output_faults
+from llmtools.formats.stream import READ_BYTES, InputStream
 
 OnRead = Callable[[InputStream], None]
 

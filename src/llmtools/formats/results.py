@@ -20,7 +20,7 @@ from llmtools import __version__
 from llmtools.config import Sections, differences, format_toml, read_toml
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import lock_directory, remove
-from llmtools.formats.stream import check_output, output_faults, write_file
+from llmtools.formats.output import check_output, output_faults, write_file
 
 SCHEMA = "llmtools/results@1"
 FILE_NAME = "results.json"

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.formats.megatron import write_megatron
+from llmtools.formats.output import open_output
 from llmtools.formats.packed import RowBlock
-from llmtools.formats.stream import READ_BYTES, open_output
+from llmtools.formats.stream import READ_BYTES
 from llmtools.formats.token_forms import TokenForm, npy_header
 from llmtools.formats.tokens import Vocabulary
 

@@ -14,7 +14,7 @@ from llmtools.errors import UsageError
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import ZSTD_LEVEL, OutputStream, check_outputs, open_output
+from llmtools.formats.output import ZSTD_LEVEL, OutputStream, check_outputs, open_output
 
 OnError = Literal["fail", "skip"]
 NAMED_ON_STDERR = 5

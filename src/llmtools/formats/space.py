@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from llmtools.errors import ResourceError
-from llmtools.formats.stream import STDIO, is_device
+from llmtools.formats.input_names import STDIO
+from llmtools.formats.output import is_device
 
 
 def free_bytes(path: str | Path) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import chain
 
+from llmtools.formats.input_names import STDIO, bare_suffix
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.stream import STDIO, atomic_directory, bare_suffix, check_output, open_output
+from llmtools.formats.output import atomic_directory, check_output, open_output
 from llmtools.formats.token_forms import TokenForm, write_form
 from llmtools.formats.tokens import PIPE_FRAME_BYTES, TokenFrame, write_frame
 

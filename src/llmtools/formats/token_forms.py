@@ -18,16 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import UsageError
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.megatron import CODES, MAX_UINT16_SIZE, write_megatron
-from llmtools.formats.stream import (
-    READ_BYTES,
-    STDIO,
-    atomic_directory,
-    is_device,
-    open_output,
-    output_faults,
-)
+from llmtools.formats.output import atomic_directory, is_device, open_output, output_faults
+from llmtools.formats.stream import READ_BYTES
 
 TokenFormat = Literal["frames", "jsonl", "raw", "npy", "megatron"]
 DtypeName = Literal["auto", "uint16", "uint32", "int32", "int64"]

@@ -23,7 +23,8 @@ import numpy as np
 from llmtools.errors import InputError
 from llmtools.formats import tensor_header
 from llmtools.formats.malformed import NothingLeft
-from llmtools.formats.stream import InputStream, OutputStream, open_input
+from llmtools.formats.output import OutputStream
+from llmtools.formats.stream import InputStream, open_input
 
 FORMAT = "llmtools/tokens@1"
 MAX_HEADER_BYTES = 1 << 20

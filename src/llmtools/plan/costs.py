@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmtools.errors import UsageError
-from llmtools.formats.stream import STDIO, check_outputs
+from llmtools.formats.input_names import STDIO
+from llmtools.formats.output import check_outputs
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import Sample, measure_inputs
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from llmtools.formats.content_size import content_size
 from llmtools.formats.document import read_documents
+from llmtools.formats.input_names import STDIO
+from llmtools.formats.output import OutputStream
 from llmtools.formats.skips import OnError, Skips
-from llmtools.formats.stream import STDIO, OutputStream, open_input
+from llmtools.formats.stream import open_input
 from llmtools.formats.tensor_header import is_container, read_header
 from llmtools.formats.tokens import MAX_HEADER_BYTES, Agreement, Vocabulary, stream_frames
 

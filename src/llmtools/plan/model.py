@@ -13,9 +13,9 @@ from llmtools.engine.cache import default_positions, position_bytes
 from llmtools.engine.defaults import read_generation_defaults
 from llmtools.engine.score import BATCH_TOKENS, LOGIT_ROWS
 from llmtools.errors import InputError, UsageError
+from llmtools.formats.input_names import STDIO
 from llmtools.formats.model_path import resolve_model
 from llmtools.formats.space import check_space
-from llmtools.formats.stream import STDIO
 from llmtools.model.config import ModelConfig
 from llmtools.model.load import count_parameters, pick_device
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan, matmul_rate, read_rate

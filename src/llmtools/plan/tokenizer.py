@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmtools.formats.checkpoint import Checkpoint, open_checkpoint
+from llmtools.formats.output import check_outputs
 from llmtools.formats.skips import OnError, check_rejects
-from llmtools.formats.stream import check_outputs
 from llmtools.plan.costs import COSTS, MB, MEASURED, check_files, facts_of, time_of, with_rejects
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import (

@@ -9,9 +9,9 @@ from typing import Any
 
 from llmtools.data.encode import EncodeSettings, frame_vocabulary
 from llmtools.errors import UsageError
+from llmtools.formats.input_names import STDIO, bare_suffix
 from llmtools.formats.packed import SHARD_BYTES
 from llmtools.formats.skips import OnError, check_rejects
-from llmtools.formats.stream import STDIO, bare_suffix
 from llmtools.formats.token_files import FILE_FRAME_BYTES
 from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import Agreement

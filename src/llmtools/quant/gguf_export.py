@@ -27,8 +27,8 @@ from llmtools.formats.gguf_vocab import vocabulary_metadata
 from llmtools.formats.gguf_writer import TensorSource, gguf_bytes, write_gguf
 from llmtools.formats.manifest import KEY
 from llmtools.formats.model_path import CONFIG
+from llmtools.formats.output import OutputStream
 from llmtools.formats.space import check_space
-from llmtools.formats.stream import OutputStream
 from llmtools.quant.rtn import FILE_TYPES, Scheme, is_fallback, stored_type
 
 QUANTIZATION_VERSION = 2

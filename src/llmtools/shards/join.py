@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from llmtools.formats.manifest import FILE_NAME, Recorder, digest_file
-from llmtools.formats.stream import READ_BYTES, open_output
+from llmtools.formats.output import open_output
+from llmtools.formats.stream import READ_BYTES
 from llmtools.shards.unit import Part
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmtools.formats.claim import remove
-from llmtools.formats.stream import write_file
+from llmtools.formats.output import write_file
 from llmtools.shards.pipeline import APPLY, LINK, SIGN, Phase, Pipeline, phases, writes_frames
 from llmtools.shards.split import Share, scan, shares
 from llmtools.shards.unit import Outcome, Part, Piece, Unit, unit_from

@@ -23,7 +23,7 @@ from typing import Any
 
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import sync_directory
-from llmtools.formats.stream import write_file
+from llmtools.formats.output import write_file
 from llmtools.shards.unit import Outcome, Part, Unit
 
 LEDGER = "ledger.jsonl"

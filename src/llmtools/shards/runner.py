@@ -26,7 +26,7 @@ from llmtools import __version__, terminal
 from llmtools.errors import InterruptedRun, ResourceError, UsageError
 from llmtools.formats.claim import lock_directory, remove
 from llmtools.formats.malformed import NothingLeft
-from llmtools.formats.stream import check_outputs
+from llmtools.formats.output import check_outputs
 from llmtools.shards.claims import CLAIMS, Claims
 from llmtools.shards.join import is_as_written, join, part_of
 from llmtools.shards.layout import Layout, Source

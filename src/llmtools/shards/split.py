@@ -15,7 +15,8 @@ import xxhash
 import zstandard
 
 from llmtools.errors import InputError
-from llmtools.formats.stream import READ_BYTES, bare_suffix, unzstd
+from llmtools.formats.input_names import bare_suffix
+from llmtools.formats.stream import READ_BYTES, unzstd
 from llmtools.shards.unit import Part, Piece
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

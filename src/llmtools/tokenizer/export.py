@@ -10,7 +10,7 @@ from pathlib import Path
 from llmtools.errors import UsageError
 from llmtools.formats.gguf_vocab import vocabulary_metadata
 from llmtools.formats.gguf_writer import write_gguf
-from llmtools.formats.stream import OutputStream, open_output
+from llmtools.formats.output import OutputStream, open_output
 from llmtools.tokenizer.bytes_chars import token_bytes
 from llmtools.tokenizer.tokenizer import Tokenizer
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import xxhash
 
 from llmtools.errors import LLMToolsError
-from llmtools.formats.stream import write_file
+from llmtools.formats.output import write_file
 
 # Another one where what is kept is found out in another way.
 VERSION = 2

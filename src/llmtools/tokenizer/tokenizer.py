@@ -21,7 +21,7 @@ from llmtools.formats.chat_templates import (
     TEMPLATE_FILE,
     TOOL_USE,
 )
-from llmtools.formats.stream import write_file
+from llmtools.formats.output import write_file
 from llmtools.tokenizer.chat import NO_EXTRAS, ChatExtras, ChatTemplate, Message
 from llmtools.tokenizer.facts import Facts, digest_of, recall, remember
 from llmtools.tokenizer.fast import WORTH_CHARS, Disagreement, FastEncoder, check

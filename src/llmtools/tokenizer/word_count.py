@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.formats.stream import output_faults
+from llmtools.formats.output import output_faults
 from llmtools.tokenizer import word_kernel as k
 from llmtools.tokenizer.classes import class_table
 

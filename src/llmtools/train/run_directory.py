@@ -22,7 +22,7 @@ from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import lock_directory, remove, remove_leftovers, temporary_for
 from llmtools.formats.describe_run import METRICS, SETTINGS, STEP_PATTERN
 from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG, LATEST
-from llmtools.formats.stream import atomic_directory, check_output, output_faults, write_file
+from llmtools.formats.output import atomic_directory, check_output, output_faults, write_file
 
 # What may change when a run is continued: it decides neither weights nor losses.
 FREE = frozenset(
