@@ -32,7 +32,8 @@ import triton
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-from cases import CHECKED, INTERPRETED, TIMED, Case, Sizes, cases
+from case import CHECKED, INTERPRETED, TIMED, Case, Sizes
+from cases import cases
 
 from harness import print_table
 from llmtools.ops import path

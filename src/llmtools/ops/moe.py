@@ -54,7 +54,8 @@ def grouped_linear_reference(
     x_SK: torch.Tensor, weight_ENK: torch.Tensor, offsets: torch.Tensor
 ) -> torch.Tensor:
     """The definition in float64: each row times the weight of its expert."""
-    expert = torch.searchsorted(offsets[1:].contiguous(), torch.arange(len(x_SK)), right=True)
+    rows = torch.arange(len(x_SK), device=x_SK.device)
+    expert = torch.searchsorted(offsets[1:].contiguous(), rows, right=True)
     y = torch.einsum("sk,snk->sn", x_SK.double(), weight_ENK.double()[expert])
     return y.to(x_SK.dtype)
 
