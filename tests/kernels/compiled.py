@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,6 +94,21 @@ TARGETS = {
             matrix="v_mfma",
         ),
     )
+}
+
+
+# Consumers' GPUs: instructions of sm_80, and less shared memory.
+SMALL_TARGETS = {
+    name: replace(
+        TARGETS["sm_80"],
+        name=name,
+        gpu=GPUTarget("cuda", int(name.removeprefix("sm_")), 32),
+        shared_bytes=101376,
+        shared_total=102400,
+        max_threads=1536,
+        matrix="[HIQ]MMA",
+    )
+    for name in ("sm_89", "sm_120")
 }
 
 

@@ -6,7 +6,7 @@ What was compiled is cached by digest of a kernel's source, its configuration an
 from __future__ import annotations
 
 import pytest
-from compiled import TARGETS, cache_compiled, compile_for, faults, recorded
+from compiled import SMALL_TARGETS, TARGETS, cache_compiled, compile_for, faults, recorded
 from launches import CASES, LEAST_WARPS, MATRIX, Case, forward, product
 from triton.compiler.errors import CompilationError
 
@@ -20,7 +20,7 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(case: Case, name: str) -> None:
     """Every kernel of a case fits the target, and multiplies by its matrix instructions."""
-    target = TARGETS[name]
+    target = (TARGETS | SMALL_TARGETS)[name]
     launches = recorded(case.call, target)
     assert launches
     if name in case.without:
@@ -44,6 +44,13 @@ def test_it_fits_and_its_products_are_matrix_instructions(name, target):
 @pytest.mark.parametrize("name", list(MATRIX))
 def test_other_configurations_fit_too(name, target):
     check(MATRIX[name], target)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("target", list(SMALL_TARGETS))
+@pytest.mark.parametrize("name", list(CASES))
+def test_it_fits_consumers_gpus(name, target):
+    check(CASES[name], target)
 
 
 @pytest.mark.parametrize(

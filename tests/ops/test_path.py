@@ -18,6 +18,12 @@ class OnGPU:
     """What `choose` asks of a tensor."""
 
     is_cuda = True
+    device = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def hopper(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
 def test_a_gpu_s_tensors_take_the_kernel_and_a_cpu_s_do_not():
@@ -29,6 +35,12 @@ def test_what_a_kernel_refuses_goes_to_torch_with_one_warning_that_says_why(caps
     for _ in range(2):
         assert path.choose("op", OnGPU(), lambda: "heads of size 300") == "native"
     assert capsys.readouterr().err == "warning: op runs without its kernel: heads of size 300\n"
+
+
+def test_an_architecture_that_kernels_were_not_compiled_for_is_left_to_torch(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert path.choose("old", OnGPU(), lambda: None) == "native"
+    assert "compute capability 7.5; kernels take 8.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["reference", "native"])

@@ -56,7 +56,7 @@ def choose(op: str, x: torch.Tensor, refuse: Callable[[], str | None]) -> Way:
         return "native"
     if FORCED in ("reference", "native"):
         return FORCED
-    reason = refuse()
+    reason = (_architecture_refusal(x.device) if x.is_cuda else None) or refuse()
     if FORCED is None:
         if reason is None:
             return "triton"
@@ -69,6 +69,17 @@ def choose(op: str, x: torch.Tensor, refuse: Callable[[], str | None]) -> Way:
     if reason is not None:
         raise UsageError(f"LLMTOOLS_OPS=triton: {op}: {reason}; unset it to let torch compute this")
     return "triton"
+
+
+def _architecture_refusal(device: torch.device) -> str | None:
+    """Why kernels are not for this GPU: tests/kernels compiles them for some architectures."""
+    if torch.version.hip is not None:
+        name = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+        return None if name.startswith("gfx94") else f"{name}; kernels were compiled for gfx942"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8:
+        return f"compute capability {major}.{minor}; kernels take 8.0 and later"
+    return None
 
 
 def dtype_refusal(tensors: Sequence[torch.Tensor], known: Sequence[torch.dtype]) -> str | None:
