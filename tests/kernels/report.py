@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compiled import TARGETS, cache_compiled, compile_for, faults, recorded
-from launches import CASES, LEAST_WARPS, Case
+from launches import CASES, LEAST_WARPS, MATRIX, Case
 from triton.compiler.errors import CompilationError
 
 from llmtools import triton_kernels
@@ -149,7 +149,20 @@ def page() -> str:
         for name, case in CASES.items():
             lines += [f"| {name} | {' | '.join(row)} |" for row in status_of(case, target)]
         lines.append("")
-    return "\n".join(lines) + "\n" + BOUNDS_HEAD + bounds()
+    return "\n".join(lines) + "\n" + others() + BOUNDS_HEAD + bounds()
+
+
+def others() -> str:
+    """The table of other configurations: what is wrong with any kernel of one, on each target."""
+    lines = ["### Other configurations\n", f"| case | {' | '.join(TARGETS)} |"]
+    lines.append("|---|" + "---|" * len(TARGETS))
+    for name, case in MATRIX.items():
+        found = []
+        for target in TARGETS:
+            wrong = {row[-1] for row in status_of(case, target)} - {"passes"}
+            found.append(", ".join(sorted(wrong)) or "passes")
+        lines.append(f"| {name} | {' | '.join(found)} |")
+    return "\n".join(lines) + "\n\n"
 
 
 HEAD = """# Kernels
