@@ -41,7 +41,7 @@ def test_no_thread_is_stopped_below_a_librarys_frames(thread: str, said: str) ->
     assert ended.stderr.endswith("interrupted\n")
 
 
-SWALLOWED = """
+FINALIZED = """
 import signal, time
 from llmtools import cli
 
@@ -49,17 +49,40 @@ class Late:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
+class Half:
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+        self.handle = 1
+
+    def __del__(self):
+        self.handle
+
+class Broken:
+    def __del__(self):
+        raise ValueError("of no signal")
+
 def work():
-    Late()
-    time.sleep(60)
+    {made}()
+    time.sleep({seconds})
 
 cli.run = lambda argv: cli.guarded(work, False)
 cli.main([])
 """
 
 
-def test_a_signal_that_a_finalizer_swallows_comes_up_again() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60, check=False
+def finalized(made: str, seconds: int) -> subprocess.CompletedProcess[str]:
+    program = FINALIZED.format(made=made, seconds=seconds)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+@pytest.mark.parametrize("made", ["Late", "Half"])
+def test_a_signal_in_a_finalizer_or_in_the_making_of_an_object_is_one_message(made: str) -> None:
+    ended = finalized(made, 60)
     assert (ended.returncode, ended.stderr) == (130, "error: interrupted\n")
+
+
+def test_a_finalizer_that_fails_without_a_signal_is_reported() -> None:
+    ended = finalized("Broken", 0)
+    assert ended.returncode == 0 and "ValueError: of no signal" in ended.stderr

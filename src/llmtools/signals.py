@@ -97,8 +97,8 @@ def _raise(signum: int) -> None:
 
 
 def report_unraisable(unraisable: Any) -> None:
-    """Python's own report, but for a signal that came up in a finalizer or a callback: that one
-    could only be printed, and comes up again soon."""
-    is_ours = issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)
-    if _received is None or not is_ours:
+    """Python's own report of what came up in a finalizer or a callback, but not while a signal
+    unwinds: the signal itself may have come up there, and comes up again soon; and objects that it
+    cut short in their making have finalizers that fail."""
+    if _received is None:
         sys.__unraisablehook__(unraisable)
