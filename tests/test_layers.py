@@ -20,7 +20,8 @@ ROWS = [
     {"tokenizer", "data", "shards", "ops", "model", "quant", "adapters"},
     {"triton_kernels"},
     {"formats"},
-    {"errors", "terminal", "config", "signals", "jit"},
+    {"errors", "terminal", "config", "signals", "instructions", "jit"},
+    {"machine_code"},
 ]
 SIDEWAYS = {
     ("model", "ops"),
@@ -34,6 +35,8 @@ SIDEWAYS = {
     ("config", "errors"),
     ("__main__", "cli"),
     ("terminal", "errors"),
+    ("jit", "terminal"),
+    ("instructions", "jit"),
     # The dispatcher loads the command that was asked for, and commands read its table.
     ("commands", "cli"),
 }

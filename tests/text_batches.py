@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmtools.data.batch import Batch, make_batch
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 
 
 def batch_of(texts: Sequence[str]) -> Batch:

@@ -145,6 +145,7 @@ def main() -> None:
             file.writelines(itertools.islice(lines, arguments.peer_documents))
         slow, _ = run_datatrove(small.parent, folder)
         slow_megabytes = text_bytes(small) / 1e6
+        run_ours(source, folder, "--verify-jaccard", "0.8")  # As above.
         verified = run_ours(source, folder, "--verify-jaccard", "0.8")
         clusters = {
             "llm dedup": our_clusters(source, folder, count),

@@ -79,7 +79,9 @@ def compare(source: Path, work: Path, limit: int | None) -> None:
         name: sum(len(r["text"].encode()) for r in half) / 1e6 for name, half in halves.items()
     }
     llm = [sys.executable, "-m", "llmtools"]
-    train = [*llm, "scorer", "train", work / "train.jsonl", "--normalize", "none", "-q", "-o"]
+    train = [*llm, "scorer", "train", work / "train.jsonl", "--normalize", "none", "-q", "-f", "-o"]
+    # Compiles the kernels where no earlier run has; a user pays that once.
+    run_cpu([*train, work / "lm.safetensors"])
     trained = run_cpu([*train, work / "lm.safetensors"])
     score = [*llm, "score", work / "score.jsonl", "--with", work / "lm.safetensors", "-q", "-f"]
     run_cpu([*score, "-o", work / "ours.jsonl"])

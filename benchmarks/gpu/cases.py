@@ -17,6 +17,7 @@ from llmtools.ops.gated import gated_reference
 from llmtools.ops.loss import cross_entropy_reference
 from llmtools.ops.norm import layer_norm_reference, rms_norm_reference
 from llmtools.ops.packed_weight import PackedWeight, pack_weight
+from llmtools.ops.paged_attention import paged_attention_reference
 from llmtools.ops.quant_linear import quant_linear_reference
 from llmtools.ops.rope import apply_rope_reference
 from llmtools.ops.scaled_linear import quantize_rows, scaled_linear_reference
@@ -24,7 +25,6 @@ from llmtools.triton_kernels.masking import Masking
 from llmtools.triton_kernels.paged_cache import PagedCache
 
 Tensors = tuple[torch.Tensor, ...]
-paged = import_module("llmtools.ops.paged_attention")
 
 
 def heads(s: Sizes, dtype: torch.dtype) -> Tensors:
@@ -129,26 +129,6 @@ def cache_of(s: Sizes, dtype: torch.dtype, *, is_small: bool) -> tuple[torch.Ten
     return torch.randn(s.sequences, s.heads, s.head_dim, dtype=dtype), cache
 
 
-def gathered(q: torch.Tensor, cache: PagedCache) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    lengths = cache.lengths_B.tolist()
-    pools = (cache.keys_PSKD, cache.k_scales_PSK), (cache.values_PSKD, cache.v_scales_PSK)
-    keys, values = (
-        torch.cat(
-            [
-                paged._gathered(pool, scales, pages.long(), n, torch.float32)
-                for pages, n in zip(cache.table_BN, lengths, strict=True)
-            ]
-        )
-        for pool, scales in pools
-    )
-    return keys, values, lengths
-
-
-def decoded_reference(q: torch.Tensor, cache: PagedCache) -> torch.Tensor:
-    keys, values, lengths = gathered(q, cache)
-    return attention_reference(q, keys, values, [1] * len(q), lengths)[0]
-
-
 def decode_cases() -> Iterator[Case]:
     for is_small in (False, True):
         yield Case(
@@ -157,7 +137,7 @@ def decode_cases() -> Iterator[Case]:
             ours=lambda q, cache: ops.paged_attention(
                 q, cache, cache.table_BN.shape[1] * cache.keys_PSKD.shape[1]
             )[0],
-            reference=decoded_reference,
+            reference=lambda q, cache: paged_attention_reference(q, cache)[0],
             bytes=lambda s, size=1 if is_small else 2: (
                 2.0 * s.sequences * s.tokens * s.key_heads * s.head_dim * size
             ),

@@ -245,7 +245,7 @@ def guarded(work: object, show_traceback: bool) -> int:
         if show_traceback:
             raise
         if not is_no_memory(fault):
-            terminal.error(str(fault))
+            terminal.error(_in_words(fault))
             return _code_of(fault)
     except Exception as fault:
         # Room to think, and to say it.
@@ -269,6 +269,13 @@ def guarded(work: object, show_traceback: bool) -> int:
 
 # Never touched, so that it takes address space alone; given up when memory has run out.
 _reserve = [bytearray(1 << 20)]
+
+
+def _in_words(fault: OSError) -> str:
+    """'FILE: No such file or directory', as the shell's own tools say it."""
+    if fault.strerror is None or not isinstance(fault.filename, str):
+        return str(fault)
+    return f"{fault.filename}: {fault.strerror}"
 
 
 def _code_of(fault: OSError) -> int:

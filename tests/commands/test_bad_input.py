@@ -131,19 +131,21 @@ def write_bomb(path: Path, num_bytes: int, *, start: bytes = b"") -> None:
 
 
 def test_a_line_that_never_ends_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "MAX_RECORD_BYTES", 1 << 20)
+    # More than the blocks in which lines are looked for, inside which none can be too long.
+    limit = 4 * stream.READ_BYTES
+    monkeypatch.setattr(stream, "MAX_RECORD_BYTES", limit)
     for suffix, start, what in ((".jsonl", b"", "a line"), (".json", b"[", "a text or an array")):
         path = tmp_path / f"bomb{suffix}.zst"
-        write_bomb(path, 8 << 20, start=start)
-        with pytest.raises(InputError, match=rf"bomb.*{what} of more than 1,048,576 bytes"):
+        write_bomb(path, 2 * limit, start=start)
+        with pytest.raises(InputError, match=rf"bomb.*{what} of more than {limit:,} bytes"):
             list(read_documents([str(path)]))
-    (tmp_path / "text.txt").write_text("x" * (1 << 20))
-    assert len(next(read_documents([str(tmp_path / "text.txt")])).text) == 1 << 20
-    (tmp_path / "text.txt").write_text("x" * (1 + (1 << 20)))
+    (tmp_path / "text.txt").write_text("x" * limit)
+    assert len(next(read_documents([str(tmp_path / "text.txt")])).text) == limit
+    (tmp_path / "text.txt").write_text("x" * (limit + 1))
     with pytest.raises(InputError, match=r"text\.txt: a text or an array of more than"):
         list(read_documents([str(tmp_path / "text.txt")]))
     # The one that is too long is named.
-    lines = b'{"text": "a"}\n' * 3 + b'{"text": "' + b"b" * (1 << 20) + b'"}\n'
+    lines = b'{"text": "a"}\n' * 3 + b'{"text": "' + b"b" * limit + b'"}\n'
     (tmp_path / "lines.jsonl").write_bytes(lines)
     with pytest.raises(InputError, match=r"lines\.jsonl:4: a line of more than"):
         list(read_documents([str(tmp_path / "lines.jsonl")]))
@@ -229,3 +231,12 @@ def test_a_wrong_text_key_is_an_error_that_names_the_right_one(name, folder, tmp
         done = run_here(*words, cwd=folder)
         assert_user_error(done, 3, "texd")
         assert not Path(out).exists()
+
+
+def test_a_file_that_is_not_there_is_named_as_the_shell_would(tmp_path):
+    docs = tmp_path / "docs.jsonl"
+    docs.write_text('{"text": "a"}\n')
+    semantic = ["dedup", docs, "--method", "semantic", "--vectors", "no.npy", "-o", tmp_path / "x"]
+    for line in (semantic, ["why", "id", "no.npy"]):
+        found = run_here(*line)
+        assert_user_error(found, 3, "error: no.npy: No such file or directory")

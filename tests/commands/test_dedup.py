@@ -271,3 +271,14 @@ def test_bounded_memory_changes_no_byte(tmp_path: Path) -> None:
     whole = run_llm("dedup", path, "--cluster-ids").stdout
     assert run_llm("dedup", path, "--cluster-ids", "--memory", "256M").stdout == whole
     assert_user_error(run_llm("dedup", path, "--memory", "1M", check=False), 2, "256M or more")
+
+
+def test_an_index_replaces_no_file_and_has_a_place_of_its_own(tmp_path: Path) -> None:
+    docs = tmp_path / "docs.jsonl"
+    docs.write_text('{"text": "a b c d e f"}\n')
+    line = ("dedup", docs, "-o", tmp_path / "out.jsonl", "-f", "--create-index")
+    assert_user_error(run_llm(*line, docs, check=False), 2, "docs.jsonl is a file")
+    same = run_llm(*line, f"{tmp_path}/./out.jsonl", check=False)
+    assert_user_error(same, 2, "named for two outputs")
+    assert list(tmp_path.iterdir()) == [docs]
+    assert docs.read_text() == '{"text": "a b c d e f"}\n'

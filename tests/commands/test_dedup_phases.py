@@ -81,7 +81,7 @@ def test_phases_refuse_what_does_not_fit(tmp_path: Path) -> None:
     fails(2, "of other shards", *paths, "--phase", "sign", *work, "--shard", "1/3")
     fails(2, "of other inputs", paths[0], "--phase", "sign", *work, "--shard", "1/2")
     changed = (*paths, "--phase", "sign", *work, "--shard", "1/2", "--seed", "4")
-    fails(2, "of other settings", *changed)
+    fails(2, "of other settings: seed was 1, now 4", *changed)
     run_llm("dedup", *paths, "--phase", "sign", *work, "--shard", "1/2")
     fails(3, "phase match is not done", *paths, "--phase", "cluster", *work)
     for index in range(2):
@@ -91,3 +91,17 @@ def test_phases_refuse_what_does_not_fit(tmp_path: Path) -> None:
     data = paths[0].read_bytes()
     paths[0].write_bytes(data.replace(b"a", b"z", 1))
     fails(3, "changed since the phase sign", *paths, "--phase", "apply", *work, "--shard", "0/2")
+
+
+def test_rejects_that_a_record_has_no_place_for_are_no_changed_input(tmp_path: Path) -> None:
+    (path, *_) = write_corpus(tmp_path, 1)
+    path.write_bytes(path.read_bytes() + b'{"text": "a text of its own", "metadata": 5}\n')
+    line = ("dedup", path, "--work-dir", tmp_path / "work", "--on-error", "skip", "--phase")
+    for phase in ("sign", "match", "cluster"):
+        run_llm(*line, phase)
+    out, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
+    refused = run_llm(*line, "apply", "-o", out, "--rejects", rejects, check=False)
+    assert_user_error(refused, 3, "1 documents have a metadata that is no object")
+    assert not out.exists() and not rejects.exists()
+    run_llm(*line, "apply", "-o", out)
+    assert out.read_bytes().endswith(b'"metadata": 5}\n')

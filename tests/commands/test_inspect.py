@@ -18,8 +18,11 @@ from llmtools.formats.output import open_output
 from llmtools.formats.packed import PackedRow, PackedWriter
 from llmtools.formats.tokens import FrameBuilder, Vocabulary, write_frame
 from llmtools.quant.gguf_export import export_gguf
+from llmtools.tokenizer.export import tiktoken_ranks
+from llmtools.tokenizer.train import train_tokenizer
 from support import assert_user_error, run_llm
 from tiny_llama import save_tiny_llama
+from toy_tokenizer import TEXTS
 
 VOCABULARY = Vocabulary(tokenizer="abc", vocab_size=100, eos=1)
 
@@ -110,6 +113,20 @@ def test_models_of_all_forms(tmp_path: Path) -> None:
     assert (found["kind"], found["parameters"]) == ("weights (safetensors)", parameters)
     found = describe(str(model / "config.json"))
     assert (found["kind"], found["config"]["hidden_size"]) == ("model config", 64)
+
+
+def test_tokenizers_of_all_forms(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, 300, pattern="gpt4", special_tokens=[])
+    whole, ranks = tmp_path / "t.json", tmp_path / "t.gpt4.tiktoken"
+    whole.write_text(tokenizer.to_json())
+    ranks.write_bytes(tiktoken_ranks(tokenizer))
+    found = [json.loads(run_llm("inspect", path, "--json").stdout) for path in (whole, ranks)]
+    assert [one["kind"] for one in found] == ["tokenizer", "tokenizer"]
+    assert [one["model"] for one in found] == ["BPE", "ranks of tiktoken"]
+    for key in ("identity", "vocab_size"):
+        assert found[0][key] == found[1][key] == getattr(tokenizer, key)
+    (tmp_path / "t.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    assert describe(str(tmp_path / "t.model"))["model"] == "sentencepiece"
 
 
 def test_an_adapter(tmp_path: Path) -> None:

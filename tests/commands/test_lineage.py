@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmtools.formats.decisions import spans
-from llmtools.formats.manifest import Recorder
+from llmtools.formats.manifest import Recorder, drops_path
 from llmtools.formats.packed import PackedDataset
 from support import LLM, assert_user_error, run_llm
 from tiny_chat import write_chats
@@ -182,3 +182,13 @@ def test_filtering_twice_is_two_steps_though_the_bytes_are_the_same(tmp_path: Pa
 def test_rows_are_told_as_runs() -> None:
     assert spans([1, 2, 3, 7, 9, 10]) == ((1, 3), (7, 7), (9, 10))
     assert spans([]) == ()
+
+
+def test_a_drop_log_goes_with_the_output_that_had_it(tmp_path):
+    docs, out = tmp_path / "docs.jsonl", tmp_path / "out.jsonl"
+    docs.write_text('{"text": "a b c"}\n{"text": "a"}\n')
+    base = ["filter", docs, "--rules", "length", "-o", out, "-f", "--min-doc-words"]
+    run_llm(*base, 2)
+    assert drops_path(out).exists()
+    run_llm(*base, 1)
+    assert not drops_path(out).exists()

@@ -87,6 +87,15 @@ def test_skipping_gives_what_the_good_records_alone_give(name, mixed, tmp_path):
     assert stderr.count("skipped ") == 5 and "more records are skipped" in stderr
 
 
+def test_the_closing_words_count_what_was_skipped(mixed, tmp_path):
+    line, _ = command_line("filter", mixed, tmp_path)
+    for flags in ([], ["--workers", "2", "-f"]):
+        done = run_ok(*line, "--on-error", "skip", *flags)
+        said = done.stderr.decode().splitlines()[-1]
+        assert said.startswith("filter: ") and said.count("skipped") == 1
+        assert f"{len(BAD)} malformed records skipped" in said or f"skipped {len(BAD)}" in said
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_rejects_keeps_every_malformed_record_whole_with_its_reason(name, mixed, tmp_path):
     line, _ = command_line(name, mixed, tmp_path)

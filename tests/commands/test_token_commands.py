@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from llmtools.formats.document import document_hash
 from llmtools.formats.packed import PackedDataset
+from llmtools.formats.record import document_hash
 from support import LLM, assert_user_error, run_llm
 from toy_tokenizer import ADVERSARIAL, TEXTS, save_toy, toy_tokenizer
 

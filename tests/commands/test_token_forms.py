@@ -13,7 +13,7 @@ import pytest
 
 from llmtools.data.encode import EncodeSettings, encode_each
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import read_frames
 from support import assert_user_error, run_llm
@@ -129,6 +129,8 @@ def test_only_the_last_stage_has_a_form(place: Path) -> None:
         (["--dtype", "int32"], "no effect with --format frames"),
         (["--format", "jsonl", "--dtype", "int32"], "no effect with --format jsonl"),
         (["--format", "parquet"], "parquet"),
+        (["-o", "tokens.jsonl"], "add --format jsonl"),
+        (["-o", "tokens.npy"], "add --format npy"),
     ],
 )
 def test_forms_that_cannot_be_are_refused(place: Path, flags: list[str], message: str) -> None:

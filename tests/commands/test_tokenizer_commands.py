@@ -167,4 +167,15 @@ def test_tokenizers_are_compared_side_by_side(tmp_path: Path) -> None:
         assert entry["all"]["bytes"] == len((TEXTS[0] + POLISH).encode())
     text = run_here("tokenizer", "compare", str(old), str(new), str(docs)).stdout.decode()
     assert "old.json" in text and "pl" in text and "books" in text
+    # Columns are headed by names, the paths only where two have one name.
+    assert str(tmp_path) not in text
+    (tmp_path / "two").mkdir()
+    same = save_toy(tmp_path / "two" / "old.json")
+    text = run_here("tokenizer", "compare", str(old), str(same), str(docs)).stdout.decode()
+    assert str(same) in text
+    broken = json.loads(old.read_text())
+    broken["model"]["vocab"] |= {"zzzzz": 7}
+    same.write_text(json.dumps(broken))
+    done = run_here("tokenizer", "compare", str(old), str(same), "/dev/stdin")
+    assert_user_error(done, 3, "have the same id, 7")
     assert_user_error(run_here("tokenizer", "compare", str(docs)), 2, "at least one tokenizer")

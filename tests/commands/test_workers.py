@@ -67,6 +67,19 @@ def test_the_output_is_that_of_one_process(made, tmp_path, name):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_workers_take_a_tokenizer_of_any_kind(made, tmp_path):
+    model = json.loads((made / "tok.json").read_text())["model"]
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    (pair / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (pair / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    for target, flags in (("alone", []), ("together", ["--workers", 2, "--shard-bytes", "100K"])):
+        line = ["tokenize", "docs.jsonl", "-t", pair, "-o", tmp_path / target, *flags, "-q"]
+        run_llm(*line, cwd=made)
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone") != []
+
+
 def test_the_report_has_the_keys_of_one_process(made, tmp_path):
     base = ["filter", made / "docs.jsonl", "--rules", "length", "--json", "-o"]
     alone = json.loads(run_llm(*base, tmp_path / "a.jsonl").stdout)
@@ -98,6 +111,39 @@ def test_a_work_directory_remembers_also_for_one_worker(made, tmp_path):
     assert b"(units: 1)" not in smaller.stderr
 
 
+def test_a_line_that_was_wrong_does_not_stand_in_the_way_of_the_right_one(made, tmp_path):
+    base = ["filter", made / "some.jsonl", "--rules", "length", "--min-doc-words", "5"]
+    base += ["-o", "out.jsonl", "--workers", "2"]
+    wrong = run_llm(*base, "--text-key", "body", cwd=tmp_path, check=False)
+    assert_user_error(wrong, 3, "some.jsonl:1", "--text-key")
+    run_llm(*base, cwd=tmp_path)
+    assert [path.name for path in tmp_path.glob("out*") if path.suffix == ".jsonl"] == ["out.jsonl"]
+    assert not list(tmp_path.glob(".*"))
+    # Where there is something done, it is not thrown away.
+    empty = [*base, "-f", "--min-doc-words", "5000", "--work-dir", "work"]
+    left = run_llm(*empty, cwd=tmp_path, check=False)
+    assert_user_error(left, 3, "nothing is left", "some.jsonl: none of")
+    other = run_llm(*empty, "--min-doc-words", "9", cwd=tmp_path, check=False)
+    assert_user_error(other, 2, "min_doc_words was 5000, now 9")
+
+
+def test_a_dry_run_counts_the_workers(made, tmp_path):
+    base = ["filter", made / "docs.jsonl", "--rules", "length", "-o", tmp_path / "x", "-n"]
+    one, *many = (
+        json.loads(run_llm(*base, "--json", *flags).stdout)
+        for flags in ([], ["--workers", "4"], ["--workers", "8"])
+    )
+    assert [plan["command"] for plan in many] == ["filter"] * 2
+    assert many[1]["memory_bytes"] > 8 * one["memory_bytes"] > 1.5 * many[0]["memory_bytes"]
+    assert many[0]["disk_bytes"] >= 2 * one["disk_bytes"] > 0
+    assert many[1]["time_s"] < many[0]["time_s"] < one["time_s"]
+    assert many[0]["facts"] == one["facts"] | {"workers": 4}
+    assert b"filter: a plan" in run_llm(*base, "--workers", "2").stdout
+    stdin = run_llm("filter", "-", "-o", "x", "-n", "--workers", "2", check=False)
+    assert_user_error(stdin, 2, "names its files")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_units_cannot_do_is_refused(made, tmp_path):
     some = made / "some.jsonl"
     for arguments, mention in (
@@ -107,6 +153,7 @@ def test_what_units_cannot_do_is_refused(made, tmp_path):
         (["filter", some, "--shard-bytes", "1M", "-o", "x"], "--shard-bytes has no effect"),
         (["extract", made, "--files-from", "l", "--workers", "2", "-o", "x"], "--files-from"),
         (["filter", some, "--workers", "0", "-o", "x"], "--workers"),
+        (["filter", some, "--workers", "2", "--stats", "./x", "-o", "x"], "x is named for two"),
     ):
         assert_user_error(run_llm(*arguments, cwd=tmp_path, check=False), 2, mention)
 

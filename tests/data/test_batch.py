@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 from llmtools.data.batch import batches
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 
 
 def documents(texts: list[str]) -> list[Document]:

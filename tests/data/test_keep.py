@@ -4,7 +4,7 @@ import pytest
 
 from llmtools.data.keep import NOTHING, Keep
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 
 
 def document(text: str = "text", **metadata: object) -> Document:
@@ -14,6 +14,10 @@ def document(text: str = "text", **metadata: object) -> Document:
 def test_values_of_each_rule() -> None:
     assert Keep("longest").value(document("four")) == 4
     assert Keep("metadata.score").value(document(score=2.5)) == 2.5
+    nested = Keep("metadata.scores.quality.v2").value
+    assert nested(document(scores={"quality": {"v2": 0.5}})) == 0.5
+    assert nested(document(**{"scores.quality.v2": 3})) == 3
+    assert nested(document(scores={"quality": 1})) == nested(document()) == NOTHING
     newest = Keep("newest").value
     assert newest(document(date="2026-01-02")) > newest(document(timestamp="2026-01-01T23:59:59Z"))
     assert newest(document(created=5)) == 5

@@ -12,7 +12,7 @@ from llmtools.data.encode import EncodeSettings, tokenize
 from llmtools.data.pack import PackSettings, pack
 from llmtools.data.pack_fim import KNOWN, FimSettings, fim_ids
 from llmtools.errors import UsageError
-from llmtools.formats.document import document_hash
+from llmtools.formats.record import document_hash
 from llmtools.tokenizer.tokenizer import SpecialRoles, Tokenizer, parse_tokenizer
 from toy_tokenizer import toy_tokenizer
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from llmtools.data.encode import EncodeSettings, tokenize
 from llmtools.data.pack import PackSettings, pack
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import document_hash
 from llmtools.formats.manifest import read_manifest
 from llmtools.formats.output import open_output
 from llmtools.formats.packed import PADDING_DOCUMENT_ID, PackedDataset
+from llmtools.formats.record import document_hash
 from llmtools.formats.tokens import FrameBuilder, Vocabulary, write_frame
 from toy_tokenizer import ADVERSARIAL, toy_tokenizer
 

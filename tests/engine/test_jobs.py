@@ -16,7 +16,7 @@ from llmtools.engine.prompt import encode_prompt
 from llmtools.engine.request import Request
 from llmtools.engine.sampling import Sampling
 from llmtools.errors import InputError
-from llmtools.formats.document import read_records
+from llmtools.formats.records import read_records
 from tiny_llama import save_tiny_llama
 
 USER = [{"role": "user", "content": "a"}]

@@ -11,6 +11,8 @@ import pytest
 from llmtools.errors import ResourceError, UsageError
 from llmtools.formats import output
 from llmtools.formats.claim import lock_directory, take_claim, temporary_for
+from llmtools.formats.results import open_results
+from llmtools.train.run_directory import open_run
 
 RACE = """
 import sys, time
@@ -89,6 +91,7 @@ def test_a_leftover_of_the_other_kind_is_no_obstacle(tmp_path):
     (temporary / "shard").write_bytes(b"half")
     with output.open_output(str(tmp_path / "out")) as sink:
         sink.write(b"whole")
+    (tmp_path / "out").unlink()
     temporary.write_bytes(b"half")
     with output.atomic_directory(str(tmp_path / "out"), force=True) as folder:
         (folder / "shard").write_bytes(b"whole")
@@ -106,10 +109,18 @@ def test_a_directory_whose_replacement_was_cut_short_comes_back(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_file_output_never_replaces_a_directory(tmp_path):
+def test_a_file_output_never_replaces_a_directory_nor_the_other_way(tmp_path):
     with pytest.raises(UsageError, match="is a directory"):
         with output.open_output(str(tmp_path), force=True):
             pass
+    (tmp_path / "corpus").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="is a file"):
+        with output.atomic_directory(str(tmp_path / "corpus"), force=True):
+            pass
+    for make in (open_run, open_results):
+        with pytest.raises(UsageError, match="is a file"):
+            make(tmp_path / "corpus", {}, resume=True, force=True)
+    assert (tmp_path / "corpus").read_bytes() == b"mine"
 
 
 def test_a_message_names_the_output_and_not_its_temporary(tmp_path):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.errors import InputError
-from llmtools.formats.document import document_hash, read_documents, read_records
+from llmtools.formats.document import read_documents
 from llmtools.formats.json_edit import replace_fields
+from llmtools.formats.record import document_hash
+from llmtools.formats.records import read_records
+from llmtools.formats.skips import Skips
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False,
@@ -88,3 +92,29 @@ def test_records_need_no_text(tmp_path):
 def test_a_documents_hash_is_xxh3_64_of_its_id():
     # xxh3-64 of the empty input, from the reference implementation.
     assert document_hash("") == 0x2D06800538D394C2
+
+
+@pytest.mark.parametrize("name", ["lines.jsonl", "array.json"])
+def test_a_lack_of_memory_is_no_fault_of_the_record(tmp_path, monkeypatch, name):
+    def loads(raw: bytes) -> None:
+        raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+    inputs = write(tmp_path, b'[{"text": "a"}]' if "array" in name else b'{"text": "a"}', name)
+    monkeypatch.setattr(orjson, "loads", loads)
+    skips = Skips("skip")
+    with pytest.raises(MemoryError):
+        list(read_documents(inputs, skips=skips))
+    assert skips.count == 0
+
+
+@pytest.mark.parametrize(
+    "magic, kind",
+    [(b"PAR1", "Parquet"), (b"PK\x03\x04", "zip"), (b"\xfd7zXZ\x00", "xz"), (b"%PDF-1.7", "PDF")],
+)
+def test_a_file_of_another_kind_is_named_and_never_skipped_line_by_line(tmp_path, magic, kind):
+    inputs = write(tmp_path, magic + b"\x15\n\xff\n" * 30)
+    with pytest.raises(InputError, match=rf"in.jsonl: .*{kind}.* give JSON lines"):
+        list(read_documents(inputs, skips=Skips("skip")))
+    # Only a beginning says so.
+    late = write(tmp_path, b'{"text": "a"}\n' + magic + b"\xff\n")
+    assert [d.text for d in read_documents(late, skips=Skips("skip"))] == ["a"]

@@ -10,7 +10,7 @@ import torch
 
 from llmtools import ops
 from llmtools.ops.attention import attention_reference
-from llmtools.ops.paged_attention import paged_attention
+from llmtools.ops.paged_attention import paged_attention, paged_attention_reference
 from llmtools.triton_kernels.masking import Masking
 from llmtools.triton_kernels.paged_cache import PagedCache
 
@@ -132,5 +132,9 @@ def test_a_paged_cache_is_attended_like_one_that_is_not(masking, stored):
     want, want_lse = attention_reference(q, keys, values, [1, 1, 1], lengths, masking=masking)
     torch.testing.assert_close(out, want, rtol=TOLERANCE, atol=TOLERANCE)
     torch.testing.assert_close(lse, want_lse.T, rtol=TOLERANCE, atol=TOLERANCE)
+    for found, expected in zip(
+        paged_attention_reference(q, cache, masking=masking), (want, want_lse.T), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
     turned = replace(cache, table_BN=table.flip(0))
     assert not torch.allclose(paged_attention(q, turned, 11, masking=masking)[0], want, atol=0.01)

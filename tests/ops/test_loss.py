@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from differences import error
 from llmtools.ops import loss
 from llmtools.ops.loss import (
     IGNORE,
@@ -43,13 +44,6 @@ def gradients(function, hidden, weight, labels, **named):
     return [*(part.detach().float() for part in parts), *(x.grad for x in leaves)]
 
 
-def difference(found, want):
-    return max(
-        ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
-        for a, b in zip(found, want, strict=True)
-    )
-
-
 CASES = [{}, {"softcap": 3.0}, {"z_weight": 0.1}, {"softcap": 3.0, "z_weight": 0.1}]
 
 
@@ -57,21 +51,21 @@ CASES = [{}, {"softcap": 3.0}, {"z_weight": 0.1}, {"softcap": 3.0, "z_weight": 0
 def test_cross_entropy_is_its_definition_and_skips_ignored_labels(named):
     given = drawn()
     found = gradients(cross_entropy, *given, **named)
-    assert difference(found, gradients(cross_entropy_reference, *given, **named)) < TOLERANCE
+    assert error(found, gradients(cross_entropy_reference, *given, **named)) < TOLERANCE
     assert torch.equal(found[1][given[2] == IGNORE], torch.zeros(3, 8))
     for other in CASES:
         if other != named:
             twin = gradients(cross_entropy_reference, *given, **other)
-            assert difference(found, twin) > 0.01, other
+            assert error(found, twin) > 0.01, other
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_log_probs_are_their_definition(softcap):
     given = drawn()
     found = gradients(linear_log_probs, *given, softcap=softcap)
-    assert difference(found, gradients(log_probs_reference, *given, softcap=softcap)) < TOLERANCE
+    assert error(found, gradients(log_probs_reference, *given, softcap=softcap)) < TOLERANCE
     twin = gradients(log_probs_reference, *given, softcap=5.0)
-    assert difference(found, twin) > 0.01
+    assert error(found, twin) > 0.01
 
 
 def test_the_loss_is_minus_the_sum_of_log_probs():
@@ -109,7 +103,7 @@ def test_autocast_rounds_the_product_and_not_the_sums():
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(cross_entropy, hidden, weight, labels)
     assert found[0].dtype == found[1].dtype == found[2].dtype == torch.float32
-    assert 0 < difference(found, [part.float() for part in want]) < 2**-6
+    assert 0 < error(found, [part.float() for part in want]) < 2**-6
 
 
 def test_a_second_backward_is_refused_as_the_first_one_s_gradients_are_scaled_in_place():
@@ -125,7 +119,7 @@ def test_it_compiles_whole():
     hidden, weight, labels = drawn()
     compiled = torch.compile(cross_entropy, backend="aot_eager", fullgraph=True)
     found = gradients(compiled, hidden, weight, labels, softcap=3.0)
-    assert difference(found, gradients(cross_entropy, hidden, weight, labels, softcap=3.0)) < 1e-6
+    assert error(found, gradients(cross_entropy, hidden, weight, labels, softcap=3.0)) < 1e-6
 
 
 def test_a_loss_on_a_cpu_does_without_torch_s_compiler():

@@ -118,6 +118,7 @@ GROWING = "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = ST
         ("{% for i in [range(99999)] recursive %}{{ loop(range(9999)) }}{% endfor %}", "rounds"),
         ("{{ " + "(" * 9999 + "1" + ")" * 9999 + " }}", "compile"),
         ("{% include 'other' %}", "refuses"),
+        ("{{ '\\ud800' }}", "lone surrogate"),
         ("x" * ((1 << 20) + 1), "limit"),
     ],
 )

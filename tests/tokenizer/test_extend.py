@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 from llmtools.tokenizer.extend import extend_tokenizer
 from llmtools.tokenizer.fertility import Sample, measure
 from llmtools.tokenizer.new_rows import focus_rows, mean_rows, sparsemax
@@ -42,6 +42,23 @@ def test_old_ids_stay_and_new_tokens_are_made_of_their_pieces(rule: str) -> None
         ]
         assert spread == old.encode(text)
     assert sum(len(new.encode(t)) for t in NEW) < 0.8 * sum(len(old.encode(t)) for t in NEW)
+
+
+def test_special_tokens_behind_the_model_s_own_keep_their_ids() -> None:
+    """As Llama 3's and Qwen's, whose tokenizer.json does not have them in the model."""
+    trained = train_tokenizer(TEXTS, 360, pattern="llama3", special_tokens=[])
+    fields = fields_of(trained)
+    like = fields_of(toy_tokenizer("llama3"))["added_tokens"][0]
+    ids = {"<|begin_of_text|>": 360, "<|end_of_text|>": 361, "<|eot_id|>": 362}
+    fields["added_tokens"] = [like | {"id": id, "content": name} for name, id in ids.items()]
+    old = Tokenizer(json.dumps(fields), SpecialRoles(eos="<|end_of_text|>"))
+    new = extend_tokenizer(old, NEW, 40).tokenizer
+    assert new.special_tokens == old.special_tokens == ids
+    assert (new.vocab_size, new.eos_id) == (403, 361)
+    assert 362 in new.encode("a<|eot_id|>b Żółw", parse_special=True)
+    for text in [*NEW, *ids]:
+        found = new.encode(text)
+        assert new.decode(found) == text and not set(ids.values()) & set(found)
 
 
 def test_a_text_without_new_pairs_is_encoded_as_before() -> None:

@@ -130,7 +130,7 @@ def test_padding_entries_are_not_tokens(tmp_path: Path) -> None:
         ({"tokenizer.ggml.model": "bert"}, "unknown_token_id"),
         ({"tokenizer.ggml.model": "rwkv"}, "RWKV's greedy words"),
         ({"tokenizer.ggml.pre": "gemma4"}, "gemma4"),
-        ({"tokenizer.ggml.pre": None}, "None"),
+        ({"tokenizer.ggml.pre": None}, "does not say how text is split"),
         ({"tokenizer.ggml.tokens": None}, "tokens"),
         ({"tokenizer.ggml.tokens": [1, 2]}, "tokens"),
         ({"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]}, "twice"),

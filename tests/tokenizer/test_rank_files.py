@@ -80,3 +80,11 @@ def test_a_byte_without_a_rank_is_one_message_of_the_program(tmp_path: Path) -> 
     path.write_bytes(b"".join(encoded(bytes([byte]), byte) for byte in range(200)))
     done = run_llm("tokenize", "-t", path, stdin=b'{"text": "a"}\n', check=False)
     assert_user_error(done, 3, "56 of the 256 bytes")
+
+
+def test_ranks_behind_special_tokens_are_refused_with_the_reason(tmp_path: Path) -> None:
+    """As `llm tokenizer train --export tiktoken` writes them where there are special tokens."""
+    path = tmp_path / "t.gpt4.tiktoken"
+    path.write_bytes(b"".join(encoded(bytes([byte]), 3 + byte) for byte in range(256)))
+    with pytest.raises(InputError, match=r"begin at 3.*special tokens.*tokenizer\.json"):
+        load_tokenizer(path)

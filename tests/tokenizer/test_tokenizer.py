@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,7 @@ def test_a_malformed_file_is_refused_by_name(
     with pytest.raises(InputError, match=mention) as caught:
         load_tokenizer(path)
     assert name in str(caught.value)
+    assert not re.search(r"[A-Z]\w+(Error|Exception)\(", str(caught.value))
 
 
 def test_a_missing_tokenizer_is_refused_by_name(tmp_path: Path) -> None:

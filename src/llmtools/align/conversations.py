@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from llmtools.errors import InputError
-from llmtools.formats.document import Record, read_records
+from llmtools.formats.record import Record
+from llmtools.formats.records import read_records
 from llmtools.formats.stream import InputStream
 from llmtools.tokenizer.tools import parse_call_text, parse_calls, parse_tools
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import inspect
 import os
@@ -22,6 +21,7 @@ from llmtools.commands.parsing import ClickException, SettingsCommand
 from llmtools.errors import UsageError
 from llmtools.formats.hub import OFFLINE
 from llmtools.formats.input_names import DATA_SUFFIXES, STDIO, expand_inputs
+from llmtools.formats.peak_memory import peak_memory
 from llmtools.formats.skips import OnError
 from llmtools.shards.place import Executor
 
@@ -38,7 +38,11 @@ TextKey = Annotated[str, typer.Option("--text-key", help="The field that holds t
 IdKey = Annotated[str, typer.Option("--id-key", help="The field that holds the id.")]
 TokenizerPath = Annotated[
     str,
-    typer.Option("-t", "--tokenizer", help="A tokenizer.json, a model directory or a GGUF file."),
+    typer.Option(
+        "-t",
+        "--tokenizer",
+        help="A tokenizer.json, model directory, GGUF, sentencepiece or tiktoken file.",
+    ),
 ]
 OnErrorFlag = Annotated[
     OnError,
@@ -245,10 +249,11 @@ def command(
             started_s = time.monotonic()
             try:
                 is_phase = values.get("phase") is not None
-                if has_units and _wants_units(given) and not (is_phase or values.get("dry_run")):
-                    from llmtools.commands.sharding import run_in_units
+                if has_units and _wants_units(given) and not is_phase:
+                    from llmtools.commands.sharding import plan_in_units, run_in_units
 
-                    run_in_units(name, values, **{key: given[key] for key in _UNITS})
+                    act = plan_in_units if values.get("dry_run") else run_in_units
+                    act(name, values, **{key: given[key] for key in _UNITS})
                 else:
                     function(**values)
             except BrokenPipeError as fault:
@@ -257,7 +262,7 @@ def command(
             terminal.detail(
                 f"{name}: {time.monotonic() - started_s:.1f} s,"
                 f" {usage.ru_utime + usage.ru_stime:.1f} s of CPU,"
-                f" {usage.ru_maxrss / 1024:.0f} MB of memory at most"
+                f" {peak_memory() / (1 << 20):.0f} MB of memory at most"
             )
 
         parameters = [
@@ -325,11 +330,17 @@ def check_json_output(output: str | None) -> None:
 
 
 def report(summary: Mapping[str, Any], message: str) -> None:
-    """A data command's closing words: one JSON object with --json, else one line on stderr."""
+    """A data command's closing words: one JSON object with --json, else one line on stderr.
+
+    Malformed records that were skipped are always named.
+    """
     if terminal.display().json:
         terminal.emit_json(summary)
-    else:
-        terminal.note(message)
+        return
+    skipped = summary.get("documents_skipped", 0)
+    if skipped and f"skipped {skipped:,}" not in message:
+        message += f"; {skipped:,} malformed records skipped"
+    terminal.note(message)
 
 
 def show_plan(plan: Plan) -> None:
@@ -338,58 +349,6 @@ def show_plan(plan: Plan) -> None:
         terminal.emit_json(plan.to_json())
     else:
         terminal.emit_text(plan.to_text())
-
-
-def lean_process() -> None:
-    """Settings of a command that only streams records through kernels; call before heavy imports.
-
-    Records hold no reference cycles, yet looking for cycles takes a sixth of such a command's CPU
-    time, most of it while numba is imported. And OpenBLAS, which is not used, would start a thread
-    per core when numpy is imported. And numba imports scipy, where it is installed, only to look at
-    its BLAS, for 0.1 s.
-    """
-    gc.disable()
-    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _keep_freed_memory()
-
-
-# Parameters of glibc's mallopt, and its limit for the second.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_BLOCK = 32 << 20
-_MOST_KEPT = 64 << 20
-
-
-def _keep_freed_memory() -> None:
-    """Blocks of records that are freed stay with the process for the next ones.
-
-    glibc gives them back to the kernel, which clears every page anew: a tenth of the CPU time of
-    `llm dedup --method exact`. Other C libraries have no such function, and nothing is done.
-    """
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        mallopt(_TRIM_THRESHOLD, _MOST_KEPT)
-
-
-def let_threads_sleep() -> None:
-    """Idle threads of torch sleep instead of spinning; call before torch is imported.
-
-    Decoding alternates short parallel regions with serial code. With two threads on two cores that
-    had other work too, a SmolLM2 step took 83 ms of CPU spinning and 42 ms sleeping, and a batch of
-    8 made 17 against 50 tokens a second.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def use_threads(threads: int | None) -> None:
-    """Limit torch's threads in this process; all cores when None."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def resume_command(program: str) -> str:

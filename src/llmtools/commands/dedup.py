@@ -22,7 +22,6 @@ from llmtools.commands.common import (
     WorkDir,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
@@ -36,6 +35,7 @@ from llmtools.commands.dedup_methods import (
     run_streamed,
     settings_from,
 )
+from llmtools.commands.process import lean_process
 from llmtools.errors import UsageError
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.skips import OnError

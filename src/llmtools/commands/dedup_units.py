@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmtools.commands.common import lean_process, report
+from llmtools.commands.common import report
 from llmtools.commands.dedup_methods import settings_from
+from llmtools.commands.process import lean_process
 
 
 def sign(*, inputs: list[str], output: str, rejects: str | None, force: bool, **given: Any) -> None:

@@ -10,12 +10,12 @@ from llmtools.commands.common import (
     TokenizerPath,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.formats.input_names import STDIO
 
 app = make_app()

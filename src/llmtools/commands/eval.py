@@ -18,8 +18,8 @@ from llmtools.commands.common import (
     command,
     make_app,
     show_plan,
-    use_threads,
 )
+from llmtools.commands.process import use_threads
 from llmtools.errors import AnswerIsNo, UsageError
 from llmtools.formats.input_names import STDIO
 
@@ -142,14 +142,14 @@ def _show_plan(inputs: EvalInputs) -> None:
     from llmtools.adapters.load import shape_of, tokenizer_path_for
     from llmtools.evals.run import count_positions
     from llmtools.formats.input_names import expand_inputs
-    from llmtools.formats.output import check_output
+    from llmtools.formats.output import check_output_directory
     from llmtools.formats.results import SETTINGS
     from llmtools.plan.model import plan_eval
     from llmtools.tokenizer.load import load_tokenizer
 
     output = inputs.output
     if output is not None and not (output / SETTINGS).is_file():
-        check_output(str(output), force=inputs.force)
+        check_output_directory(str(output), force=inputs.force)
     config, _ = shape_of(inputs.model, base=inputs.base)
     tokenizer = load_tokenizer(tokenizer_path_for(inputs.model, base=inputs.base))
     show_plan(

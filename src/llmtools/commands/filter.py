@@ -19,12 +19,12 @@ from llmtools.commands.common import (
     TextKey,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.commands.rule_flags import given_values, with_rule_flags
 from llmtools.data.rules.recipes import RECIPES
 from llmtools.data.rules.settings import Conventions, Dialect, Words

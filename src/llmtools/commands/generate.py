@@ -14,11 +14,10 @@ from llmtools.commands.common import (
     DryRun,
     Threads,
     command,
-    let_threads_sleep,
     make_app,
     show_plan,
-    use_threads,
 )
+from llmtools.commands.process import let_threads_sleep, use_threads
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.input_names import STDIO
 
@@ -170,7 +169,7 @@ def _read_stdin() -> str:
 
 def _run_lines(loaded: Any, settings: dict[str, Any]) -> None:
     from llmtools.engine.jobs import read_jobs, run_jobs
-    from llmtools.formats.document import read_records
+    from llmtools.formats.records import read_records
 
     jobs = read_jobs(read_records([STDIO]), loaded, settings)
     with terminal.progress("generate", total=len(jobs), unit="prompt") as bar:

@@ -58,7 +58,8 @@ def inspect(
     if description["kind"] == "tokenizer":
         from llmtools.tokenizer.load import load_tokenizer
 
-        description["identity"] = load_tokenizer(path).identity
+        tokenizer = load_tokenizer(path)
+        description |= {"vocab_size": tokenizer.vocab_size, "identity": tokenizer.identity}
     if terminal.display().json:
         terminal.emit_json(description)
     else:

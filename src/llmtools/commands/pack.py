@@ -17,12 +17,12 @@ from llmtools.commands.common import (
     byte_size,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.errors import UsageError
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.token_forms import DtypeName
@@ -44,9 +44,7 @@ def pack(
     inputs: Inputs = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            "-t", "--tokenizer", help="For documents: tokenizer.json, model directory or GGUF."
-        ),
+        typer.Option("-t", "--tokenizer", help="For documents: what llm tokenize takes."),
     ] = None,
     seq_len: Annotated[
         int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,11 @@ def settings_of(pipeline: Pipeline) -> dict[str, str]:
                 found[f"contents of {file}"] = digest_file(file)[1]
         name = stage.values.get("tokenizer")
         if name is not None:
-            path = Path(name) / "tokenizer.json" if os.path.isdir(name) else Path(name)
-            if not path.is_file():
-                raise InputError(f"{stage.title}: {path}: no such file")
-            found[f"contents of {path}"] = digest_file(path)[1]
+            from llmtools.tokenizer.load import load_tokenizer_once
+
+            # It may stand in several files; what they say counts. A mistake in them is found with
+            # those of the other stages, before any of the work.
+            with suppress(InputError):
+                own = load_tokenizer_once(str(name))
+                found[f"contents of {name}"] = f"{own.identity}, bos {own.bos_id}, eos {own.eos_id}"
     return found

@@ -18,8 +18,8 @@ from llmtools.commands.common import (
     report,
     resume_command,
     show_plan,
-    use_threads,
 )
+from llmtools.commands.process import use_threads
 
 app = make_app()
 

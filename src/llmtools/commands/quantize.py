@@ -21,8 +21,8 @@ from llmtools.commands.common import (
     command,
     make_app,
     show_plan,
-    use_threads,
 )
+from llmtools.commands.process import use_threads
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.manifest import Recorder
 

@@ -25,11 +25,16 @@ from llmtools.shards.unit import Stage
 # The process that hands out units.
 RUNNER_BYTES = 60_000_000
 # A process that signs or applies a part of the input, its kernels loaded.
-PART_BYTES = 170_000_000
+PART_BYTES = 65_000_000
 
 
-def plan_run(pipeline: Pipeline, phases: Sequence[Phase], workers: int) -> Plan:
-    """Peaks and time of a run; raises UsageError with what a stage's own plan refuses."""
+def plan_run(
+    pipeline: Pipeline, phases: Sequence[Phase], workers: int, command: str = "run"
+) -> Plan:
+    """Peaks and time of a run, or of one command in units.
+
+    Raises UsageError with what a stage's own plan refuses.
+    """
     plans = _plan_stages(pipeline)
     memory = disk = seconds = before = 0.0
     for number, phase in enumerate(phases):
@@ -51,12 +56,16 @@ def plan_run(pipeline: Pipeline, phases: Sequence[Phase], workers: int) -> Plan:
         before = written if part in ("", APPLY) else before
     basis = "each stage's own --dry-run, as if every document stayed"
     return Plan(
-        command="run",
+        command=command,
         memory=Estimate(value=RUNNER_BYTES + memory, basis=f"{basis}; {workers} workers"),
         disk=Estimate(value=disk, basis=f"{basis}; parts of two phases at a time"),
         time=Estimate(value=seconds, basis=f"{basis}; {workers} workers on as many cores"),
         outputs=[pipeline.output, *(path for path in pipeline.rejects if path is not None)],
-        facts={one["command"]: _in_words(one) for one in plans},
+        facts=(
+            {one["command"]: _in_words(one) for one in plans}
+            if command == "run"
+            else plans[0]["facts"] | {"workers": workers}
+        ),
     )
 
 

@@ -19,13 +19,12 @@ from llmtools.commands.common import (
     TextKey,
     check_json_output,
     command,
-    lean_process,
-    let_threads_sleep,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process, let_threads_sleep
 from llmtools.errors import UsageError
 from llmtools.formats.gguf import is_gguf
 from llmtools.formats.hub import is_hub_name

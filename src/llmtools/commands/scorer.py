@@ -18,12 +18,12 @@ from llmtools.commands.common import (
     TextKey,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.errors import UsageError
 
 app = make_app()

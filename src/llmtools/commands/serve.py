@@ -14,11 +14,10 @@ from llmtools.commands.common import (
     DryRun,
     Threads,
     command,
-    let_threads_sleep,
     make_app,
     show_plan,
-    use_threads,
 )
+from llmtools.commands.process import let_threads_sleep, use_threads
 
 app = make_app()
 

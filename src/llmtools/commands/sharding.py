@@ -25,7 +25,7 @@ from llmtools.commands.sources import source_of
 from llmtools.commands.unit_calls import rehearse, run_unit
 from llmtools.errors import LLMToolsError, UsageError
 from llmtools.formats.claim import remove
-from llmtools.formats.output import check_outputs
+from llmtools.formats.output import check_distinct, check_outputs
 from llmtools.shards import runner
 from llmtools.shards.pipeline import Pipeline, phases
 from llmtools.shards.place import Executor, find_place, num_cpus
@@ -47,14 +47,13 @@ def run_in_units(
     ray_address: str | None,
 ) -> None:
     """One command over its files in units: what --workers asks for."""
-    mistakes = misplaced(values, is_first=True, is_last=True)
-    if mistakes:
-        raise UsageError("--workers, --executor and --work-dir: " + "; ".join(mistakes))
+    pipeline = _as_pipeline(name, values)
     place = find_place(executor, shard, os.environ)
     if place.is_shared and work_dir is None:
         raise UsageError("--executor slurm and --shard need --work-dir, which all processes see")
-    pipeline = make_pipeline(*(pack_stages(values) if name == "pack" else ([name], [values])))
     stats = None if values.get("stats") is None else str(values["stats"])
+    asked = [path for path in pipeline.rejects if path is not None]
+    check_distinct([pipeline.output, *asked, *([] if stats is None else [stats])])
     if stats is not None and not place.is_shared:
         check_outputs([stats], force=pipeline.force)
     size = byte_size("--shard-bytes", shard_bytes)
@@ -86,6 +85,37 @@ def run_in_units(
 
         write_stats(stats, counts["rules"])
     report(counts, f"{name}: {count_line(counts)} (units: {totals['units']:,})")
+
+
+def plan_in_units(
+    name: str,
+    values: dict[str, Any],
+    *,
+    workers: int | None,
+    shard_bytes: str,
+    executor: Executor,
+    **places: Any,
+) -> None:
+    """What the same would take of this machine: its --dry-run.
+
+    places: where it would run, which changes nothing of that.
+    """
+    pipeline = _as_pipeline(name, values)
+    byte_size("--shard-bytes", shard_bytes)
+    if workers is None and executor == "local" and places["shard"] is None:
+        workers = 1
+    found = estimate(pipeline, workers, name)
+    if terminal.display().json:
+        terminal.emit_json(found["plan"])
+    else:
+        terminal.emit_text(found["text"])
+
+
+def _as_pipeline(name: str, values: dict[str, Any]) -> Pipeline:
+    mistakes = misplaced(values, is_first=True, is_last=True)
+    if mistakes:
+        raise UsageError("--workers, --executor and --work-dir: " + "; ".join(mistakes))
+    return make_pipeline(*(pack_stages(values) if name == "pack" else ([name], [values])))
 
 
 def _counts_of(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -139,15 +169,18 @@ def answer(line: str | bytes) -> str:
     return json.dumps(found)
 
 
-def estimate(pipeline: Pipeline, workers: int | None) -> dict[str, Any]:
+def estimate(pipeline: Pipeline, workers: int | None, command: str = "run") -> dict[str, Any]:
     """The plan of a run, as JSON and as text; made by a worker, as stages change their process.
 
+    command: what the plan is called; one that is no `run` has the facts of its own plan.
     Raises UsageError or InputError for what a stage's own --dry-run refuses.
     """
     from llmtools.shards.local import Pool
 
     with Pool(PROGRAM, 1) as pool:
-        found = pool.ask({"plan": asdict(pipeline), "workers": workers or num_cpus()})
+        found = pool.ask(
+            {"plan": asdict(pipeline), "workers": workers or num_cpus(), "command": command}
+        )
     if "mistake" in found:
         fault = LLMToolsError(found["mistake"])
         fault.exit_code = found["code"]
@@ -162,7 +195,7 @@ def _answer_plan(request: dict[str, Any]) -> dict[str, Any]:
     stages = tuple(Stage(**item) for item in values["stages"])
     pipeline = Pipeline(**values | {"stages": stages})
     try:
-        plan = plan_run(pipeline, phases(stages), request["workers"])
+        plan = plan_run(pipeline, phases(stages), request["workers"], request["command"])
     except LLMToolsError as fault:
         return {"mistake": str(fault), "code": fault.exit_code}
     return {"plan": plan.to_json(), "text": plan.to_text()}

@@ -17,12 +17,12 @@ from llmtools.commands.common import (
     TokenizerPath,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.token_forms import DtypeName, TokenForm, TokenFormat
 
@@ -88,6 +88,7 @@ def tokenize(
     """Encode documents as token ids, EOS after each where the vocabulary has one."""
     form = TokenForm(name=format, dtype=dtype)
     form.check_output(output)
+    form.check_name(output)
     for path in (output, rejects):
         check_json_output(path)
     names = resolve_inputs(inputs)

@@ -21,12 +21,12 @@ from llmtools.commands.common import (
     byte_size,
     check_json_output,
     command,
-    lean_process,
     make_app,
     report,
     resolve_inputs,
     show_plan,
 )
+from llmtools.commands.process import lean_process
 from llmtools.commands.tokenizer_compare import app as compare
 from llmtools.commands.tokenizer_extend import app as extend
 from llmtools.errors import UsageError

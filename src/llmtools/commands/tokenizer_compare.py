@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,8 @@ def compare(
     from llmtools.tokenizer.load import load_tokenizer
 
     loaded = [load_tokenizer(place) for place in places[:-1]]
+    # Looks at the ids too, before any document is read.
+    sizes = [tokenizer.vocab_size for tokenizer in loaded]
     names = expand_inputs(places[-1:])
     if dry_run:
         from llmtools.plan.tokenizer import plan_tokenizer_compare
@@ -89,17 +92,24 @@ def compare(
             {
                 "tokenizer": place,
                 "identity": tokenizer.identity,
-                "vocab_size": tokenizer.vocab_size,
+                "vocab_size": size,
                 **fertility.to_json(),
             }
-            for place, tokenizer, fertility in zip(places[:-1], loaded, found, strict=True)
+            for place, tokenizer, size, fertility in zip(
+                places[:-1], loaded, sizes, found, strict=True
+            )
         ]
         terminal.emit_json({"documents": bar.count, "tokenizers": rows})
         return
     encoded = found[0].total
     terminal.note(f"{encoded.documents:,} of {bar.count:,} documents, {encoded.bytes:,} bytes")
-    sizes = [tokenizer.vocab_size for tokenizer in loaded]
-    terminal.emit_text(_table(places[:-1], sizes, found) + "\n")
+    terminal.emit_text(_table(_short(places[:-1]), sizes, found) + "\n")
+
+
+def _short(places: list[str]) -> list[str]:
+    """The last parts of the paths, which head columns; the paths where two end alike."""
+    ends = [Path(place).name for place in places]
+    return ends if len(set(ends)) == len(ends) else places
 
 
 def _table(names: list[str], sizes: list[int], found: list[Fertility]) -> str:

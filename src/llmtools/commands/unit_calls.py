@@ -163,7 +163,7 @@ def rehearse(stages: Sequence[Stage], folder: str) -> list[str]:
         for number, stage in enumerate(stages, 1):
             if stage.name == "extract":
                 continue
-            values = stage.values | {"inputs": [STDIO], "output": f"{scratch}/{number}.jsonl"}
+            values = stage.values | {"inputs": [STDIO], "output": f"{scratch}/{number}"}
             with standing_in(io.BufferedReader(Pieces([]))):
                 code, message, _, _ = call_stage(stage, values)
             if code:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 
 BATCH_BYTES = 1 << 20
 # Bytes behind the texts that kernels may read, which take 64 at a time.
@@ -64,7 +64,7 @@ def batches(documents: Iterable[Document], batch_bytes: int = BATCH_BYTES) -> It
     texts: list[bytes] = []
     num_bytes = 0
     for document in documents:
-        text = document.text.encode()
+        text = document.encoded
         if held and num_bytes + len(text) > batch_bytes:
             yield make_batch(held, texts)
             held, texts, num_bytes = [], [], 0

@@ -46,7 +46,7 @@ def train_classifier_file(
         labels: list[str] = []
         with terminal.progress("scorer train", unit="doc") as bar:
             for document, label in found:
-                texts.append(document.text.encode())
+                texts.append(document.encoded)
                 labels.append(label)
                 bar.update()
         trained_on, held = hold_out(len(texts), val_fraction, settings.seed)

@@ -25,12 +25,19 @@ from llmtools.data.semantic import Meanings, SemanticSettings
 from llmtools.data.simhash import Fingerprints, SimHashSettings
 from llmtools.data.verify import verify
 from llmtools.errors import UsageError
-from llmtools.formats.document import Document, document_hash
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
-from llmtools.formats.output import ZSTD_LEVEL, atomic_directory, claim_outputs, open_output
+from llmtools.formats.output import (
+    ZSTD_LEVEL,
+    atomic_directory,
+    check_distinct,
+    claim_outputs,
+    open_output,
+)
+from llmtools.formats.record import Document, document_hash
 from llmtools.formats.replay import Reading, Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
+from llmtools.formats.stream import names_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +114,7 @@ class Gathered:
 
     def check(self, inputs: list[str], skips: Skips) -> None:
         """Raises InputError for input without documents or without what the keep rule needs."""
-        source = ", ".join(inputs)
+        source = names_of(inputs)
         if not self._hashes:
             raise NothingLeft(f"{source}: no documents in the input{skips.explain()}")
         self._keep.check(source)
@@ -146,6 +153,8 @@ def dedup(
     gathered = Gathered(settings, needs_ids=needs_ids or create_index is not None)
     skips = Skips(on_error, adds_metadata=needs_ids)
     with ExitStack() as stack:
+        if create_index is not None:
+            check_distinct([*destinations, create_index])
         stack.enter_context(claim_outputs(destinations, force=force, is_directory=False))
         folder = None
         if create_index is not None:
@@ -236,7 +245,7 @@ def _check_left(clusters: Clusters, inputs: list[str], elsewhere: str) -> None:
     """Raises NothingLeft where all documents have copies `elsewhere`."""
     if not clusters.is_kept.any():
         raise NothingLeft(
-            f"{', '.join(inputs)}: all {clusters.root.size:,} documents have copies in {elsewhere}",
+            f"{names_of(inputs)}: all {clusters.root.size:,} documents have copies in {elsewhere}",
             clusters.counts(),
         )
 

@@ -89,7 +89,7 @@ class Work:
             return
         changed = [key for key, value in plan.items() if old.get(key) != value]
         if changed:
-            details = "; ".join(f"{key}: was {old.get(key)}, now {plan[key]}" for key in changed)
+            details = "; ".join(_differences(old, plan))
             raise UsageError(f"{self.folder} holds phases of other {', '.join(changed)}: {details}")
 
     @property
@@ -116,6 +116,22 @@ class Work:
     def stored(self) -> list[Stored]:
         """What the phase sign wrote, shard by shard."""
         return [Stored(path) for path in self.all_of("sign")]
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """'seed was 1, now 2' for each value that differs, also within tables."""
+    found = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += _differences(was, now)
+        elif was != now:
+            found.append(f"{key} was {_shown(was)}, now {_shown(now)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _shares(files: Sequence[str], sizes: Sequence[int], count: int) -> list[list[str]]:
@@ -224,8 +240,14 @@ def apply(
         )
         read = sum(1 for _ in replay.documents(recorder.read))
         signed = read_manifest(work.path("sign")) or {}
-        if read != count or _digests(recorder.inputs) != _digests(signed.get("inputs", [])):
+        if _digests(recorder.inputs) != _digests(signed.get("inputs", [])):
             raise InputError(f"{', '.join(work.inputs)}: changed since the phase sign")
+        if read != count:
+            raise InputError(
+                f"{', '.join(work.inputs)}: {count - read:,} documents have a metadata that is no"
+                " object, which is malformed only for --rejects, and the phase sign knew of none;"
+                " leave --rejects out, or mend them"
+            )
         kept = stack.enter_context(open_output(output, force=force))
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
         sizes = own["size"] if settings.cluster_ids else None

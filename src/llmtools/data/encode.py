@@ -13,13 +13,14 @@ import orjson
 
 from llmtools import terminal
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import open_output
+from llmtools.formats.record import Document, document_hash
 from llmtools.formats.skips import OnError, Skips, open_skips
-from llmtools.formats.stream import COMPRESSED, peek_stdin, standing_in
+from llmtools.formats.stream import COMPRESSED, names_of, peek_stdin, standing_in
 from llmtools.formats.token_files import write_token_files
 from llmtools.formats.token_forms import TokenForm
 from llmtools.formats.tokens import FrameBuilder, TokenFrame, Vocabulary
@@ -251,7 +252,7 @@ class _Run:
         counts = {"documents": num_documents, "tokens": num_tokens, "text_bytes": num_bytes}
         if not num_documents:
             raise NothingLeft(
-                f"{', '.join(self._inputs)}: no documents in the input{self._skips.explain()}",
+                f"{names_of(self._inputs)}: no documents in the input{self._skips.explain()}",
                 counts | {"documents_skipped": self._skips.count},
             )
         self._recorder.count(**counts)

@@ -18,13 +18,15 @@ import xxhash
 
 from llmtools import terminal
 from llmtools.data.key_set import KeySet
-from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import ZSTD_LEVEL, OutputStream, check_outputs, open_output
+from llmtools.formats.record import Document, document_hash
 from llmtools.formats.skips import OnError, Skips, open_rejects
+from llmtools.formats.stream import names_of
 
 # How many documents, and bytes of their records, are looked up and written at once.
 BATCH_DOCUMENTS = 8192
@@ -66,7 +68,7 @@ def dedup_exact(
                 writer.write(group)
                 bar.update(len(group.records))
         if writer.num_documents == 0:
-            raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
+            raise NothingLeft(f"{names_of(inputs)}: no documents in the input{skips.explain()}")
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
         # All or none: neither output is published before both are written out.
         for sink in sinks:
@@ -99,7 +101,7 @@ def _groups(documents: Iterable[Document], *, keeps_documents: bool) -> Iterator
     num_bytes = 0
     for document in documents:
         raw = document.raw
-        group.digests.append(digest(document.text.encode()))
+        group.digests.append(digest(document.encoded))
         group.ids.append(document_hash(document.id))
         group.records.append(raw)
         if keeps_documents:

@@ -14,13 +14,15 @@ from llmtools import terminal
 from llmtools.data.batch import Batch, batches
 from llmtools.data.rules.chain import Chain, Outcome
 from llmtools.data.rules.table import FilterSettings, as_record
-from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.drop_log import DropLog
-from llmtools.formats.json_edit import add_metadata, replace_fields
+from llmtools.formats.json_edit import add_metadata, encode, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import OutputStream, check_outputs, open_output, write_file
+from llmtools.formats.record import Document, document_hash
 from llmtools.formats.skips import OnError, Skips
+from llmtools.formats.stream import names_of
 
 
 def filter_documents(
@@ -99,31 +101,46 @@ class _Writer:
 
     def write(self, batch: Batch, outcome: Outcome, *, annotate: bool) -> None:
         """Write a batch, in order."""
-        kept: list[bytes] = []
-        for row, document in enumerate(batch.documents):
-            reject = outcome.rejects.get(row)
-            if annotate:
-                added = {"measures": outcome.measures[row], **outcome.metadata[row]}
-                if reject is not None:
-                    added["reject"] = reject.as_dict()
-                kept.append(add_metadata(document.raw, added, document.where))
-            elif reject is None:
-                text = outcome.texts.get(row)
-                raw = document.raw
-                if text is not None:
-                    changes = {self._text_key: text.decode()}
-                    raw = replace_fields(raw, changes, document.fields)
-                kept.append(raw)
-            else:
-                rule = f"{reject.check.rule}: {reject.check.measure}"
-                value = reject.value if isinstance(reject.value, float) else None
-                self._drops.add(document_hash(document.id), rule, value)
-                if self.dropped is not None:
-                    why = {"reject": reject.as_dict()}
-                    self.dropped.write(add_metadata(document.raw, why, document.where) + b"\n")
-        if kept:
-            kept.append(b"")
-            self.kept.write(b"\n".join(kept))
+        if annotate:
+            lines = [
+                add_metadata(document.raw, _annotation(outcome, row), document.where)
+                for row, document in enumerate(batch.documents)
+            ]
+        else:
+            self._drop(batch, outcome)
+            lines = [
+                self._edited(document, outcome.texts[row]) if row in outcome.texts else document.raw
+                for row, document in enumerate(batch.documents)
+                if row not in outcome.rejects
+            ]
+        if lines:
+            lines.append(b"")
+            self.kept.write(b"\n".join(lines))
+
+    def _edited(self, document: Document, text: bytes) -> bytes:
+        if document.text_span is not None:
+            start, stop = document.text_span
+            return document.raw[:start] + encode(text.decode()) + document.raw[stop:]
+        return replace_fields(document.raw, {self._text_key: text.decode()}, document.fields)
+
+    def _drop(self, batch: Batch, outcome: Outcome) -> None:
+        rejects = sorted(outcome.rejects.items())
+        documents = [batch.documents[row] for row, _ in rejects]
+        self._drops.add_all(
+            [document_hash(document.id) for document in documents],
+            [reject.check.full_name for _, reject in rejects],
+            [reject.value if isinstance(reject.value, float) else None for _, reject in rejects],
+        )
+        if self.dropped is not None:
+            for document, (_, reject) in zip(documents, rejects, strict=True):
+                why = {"reject": reject.as_dict()}
+                self.dropped.write(add_metadata(document.raw, why, document.where) + b"\n")
+
+
+def _annotation(outcome: Outcome, row: int) -> dict[str, Any]:
+    added = {"measures": outcome.measures[row], **outcome.metadata[row]}
+    reject = outcome.rejects.get(row)
+    return added if reject is None else added | {"reject": reject.as_dict()}
 
 
 def _filter(documents: Iterable[Document], chain: Chain, writer: _Writer) -> dict[str, Any]:
@@ -184,7 +201,7 @@ def _explain(
     skips: Skips,
     doubts: list[str],
 ) -> str:
-    source = ", ".join(inputs)
+    source = names_of(inputs)
     if counts["documents_in"] == 0:
         return f"{source}: no documents in the input{skips.explain()}"
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 
 METADATA = "metadata."
 DATES = ("date", "timestamp", "created", "added")
@@ -22,7 +22,8 @@ class Keep:
     """A keep rule; `first` has no values.
 
     longest: most characters. newest: the first of metadata's DATES that is there, ISO 8601 or
-    seconds since 1970. metadata.FIELD: its number. A document without a value loses to all others;
+    seconds since 1970. metadata.FIELD: its number; a dot leads into an object, as in what llm score
+    writes, metadata.scores.perplexity. A document without a value loses to all others;
     where no document has one, `check` says so.
     """
 
@@ -59,8 +60,7 @@ class Keep:
             raise InputError(f"{source}: no document has {wanted}, which keep {self.rule} needs")
 
     def _field(self, document: Document) -> float:
-        name = self.rule.removeprefix(METADATA)
-        value = _metadata(document).get(name)
+        value = _nested(_metadata(document), self.rule.removeprefix(METADATA))
         if value is None:
             return NOTHING
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -71,6 +71,15 @@ class Keep:
 def _metadata(document: Document) -> dict[str, Any]:
     found = document.fields.get("metadata")
     return found if isinstance(found, dict) else {}
+
+
+def _nested(fields: dict[str, Any], name: str) -> Any:
+    """The field of this name, or the one that its dots lead to; None where there is none."""
+    if name in fields:
+        return fields[name]
+    outer, _, inner = name.partition(".")
+    below = fields.get(outer)
+    return _nested(below, inner) if inner and isinstance(below, dict) else None
 
 
 def _newest(document: Document) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError, UsageError
-from llmtools.formats.document import Document, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.malformed import MalformedRecord, kind_of
+from llmtools.formats.record import Document
 from llmtools.formats.skips import Skips
 from llmtools.formats.stream import InputStream
 

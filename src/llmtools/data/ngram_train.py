@@ -32,6 +32,7 @@ from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import claim_outputs, open_output
 from llmtools.formats.skips import OnError, open_skips
+from llmtools.formats.stream import names_of
 
 SUFFIXES = (".safetensors", ".arpa")
 
@@ -76,7 +77,7 @@ def train_ngram_model(
                 if bar.count:
                     raise
                 raise NothingLeft(
-                    f"{', '.join(inputs)}: no documents in the input{skips.explain()}"
+                    f"{names_of(inputs)}: no documents in the input{skips.explain()}"
                 ) from fault
             num_documents = bar.count
             facts: list[_Facts] = []

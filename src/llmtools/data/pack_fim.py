@@ -21,7 +21,7 @@ import numpy.typing as npt
 from llmtools.data.encode import EncodeSettings, encode_documents, frame_vocabulary
 from llmtools.data.pack_order import order_keys
 from llmtools.errors import UsageError, did_you_mean
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 from llmtools.formats.tokens import FrameBuilder, TokenFrame
 from llmtools.tokenizer.tokenizer import Tokenizer
 
@@ -179,4 +179,4 @@ class FillInMiddle:
             coming.append(bool(draws.is_spm[0]))
             self.documents += 1
             for part in (text[:first], text[first:last], text[last:]):
-                yield replace(document, text=part)
+                yield document.with_text(part)

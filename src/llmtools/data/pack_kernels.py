@@ -118,7 +118,9 @@ def best_fit(lengths: Integers, order: Integers, width: int) -> tuple[Integers, 
             number[row_of[piece]] = seen
             seen += 1
         counts[number[row_of[piece]]] += 1
-    place = np.cumsum(counts) - counts
+    place = np.zeros(rows, np.int64)
+    for row in range(1, rows):
+        place[row] = place[row - 1] + counts[row - 1]
     pieces = np.empty(n, np.int64)
     for piece in range(n):
         row = number[row_of[piece]]

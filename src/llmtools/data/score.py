@@ -17,6 +17,7 @@ from llmtools.formats.malformed import MalformedRecord, NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import OutputStream, open_output
 from llmtools.formats.skips import OnError, Skips, open_skips
+from llmtools.formats.stream import names_of
 
 KEY = "scores"
 
@@ -70,7 +71,7 @@ def score_documents(
                 bar.update(len(values))
             if not count:
                 raise NothingLeft(
-                    f"{', '.join(inputs)}: no documents in the input{skips.explain()}",
+                    f"{names_of(inputs)}: no documents in the input{skips.explain()}",
                     {"documents": 0, "documents_skipped": skips.count},
                 )
         recorder.count(documents=count, without_score=without)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.instructions import load_8, trailing_zeros
+from llmtools.instructions import load_8, trailing_zeros
 from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]

@@ -18,14 +18,16 @@ import orjson
 from llmtools import terminal
 from llmtools.data.segments import segments
 from llmtools.errors import UsageError
-from llmtools.formats.document import Document, document_hash, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.drop_log import DropLog
 from llmtools.formats.json_edit import add_metadata, replace_fields
 from llmtools.formats.malformed import NothingLeft
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.output import ZSTD_LEVEL, OutputStream, check_outputs, open_output
+from llmtools.formats.record import Document, document_hash
 from llmtools.formats.replay import Replay
 from llmtools.formats.skips import OnError, Skips, open_rejects
+from llmtools.formats.stream import names_of
 
 Spans = npt.NDArray[np.int64]
 
@@ -114,10 +116,10 @@ def dedup_inside(
                 writer.write(group, finder.spans([document.text for document in group]))
                 bar.update(len(group))
         if writer.counts["documents_in"] == 0:
-            raise NothingLeft(f"{', '.join(inputs)}: no documents in the input{skips.explain()}")
+            raise NothingLeft(f"{names_of(inputs)}: no documents in the input{skips.explain()}")
         if writer.counts["documents_kept"] == 0:
             raise NothingLeft(
-                f"{', '.join(inputs)}: too little is left of all"
+                f"{names_of(inputs)}: too little is left of all"
                 f" {writer.counts['documents_in']:,} documents; lower --min-chars, --min-doc-words"
                 " or --min-doc-sentences",
                 writer.counts,

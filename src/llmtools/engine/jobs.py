@@ -10,7 +10,7 @@ from llmtools.engine.load import SAMPLING_KEYS, LoadedModel
 from llmtools.engine.prompt import ChatPrompt, encode_prompt, read_chat
 from llmtools.engine.request import Completion, Request
 from llmtools.errors import InputError, LLMToolsError, did_you_mean
-from llmtools.formats.document import Record
+from llmtools.formats.record import Record
 
 # New tokens where nothing says how many.
 DEFAULT_MAX_TOKENS = 256

@@ -16,11 +16,12 @@ import numpy as np
 
 from llmtools.errors import InputError
 from llmtools.formats import packed, tokens
-from llmtools.formats.document import document_hash, read_documents
+from llmtools.formats.document import read_documents
 from llmtools.formats.drop_log import find_drops
 from llmtools.formats.gguf import is_gguf
 from llmtools.formats.lineage import Step, steps
 from llmtools.formats.packed import PackedDataset
+from llmtools.formats.record import document_hash
 from llmtools.formats.stream import open_input
 from llmtools.formats.tensor_header import is_container, read_header
 from llmtools.formats.tokens import read_frames

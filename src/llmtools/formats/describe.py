@@ -33,6 +33,8 @@ from llmtools.formats.gguf import is_gguf
 from llmtools.formats.gguf_vocab import TOKENIZER
 from llmtools.formats.input_names import expand_inputs
 from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG
+from llmtools.formats.rank_files import is_ranks
+from llmtools.formats.sentencepiece import is_sentencepiece
 from llmtools.formats.stream import open_input
 
 RESULTS = "results.json"
@@ -97,6 +99,10 @@ def _file(place: Path) -> Description:
             return _object(place, value)
     if opening in (b"{", b"[") or place.name.split(".")[1:2] == ["txt"]:
         return describe_records([str(place)])
+    if is_ranks(head):
+        return {"kind": "tokenizer", "model": "ranks of tiktoken"}
+    if is_sentencepiece(head):
+        return {"kind": "tokenizer", "model": "sentencepiece"}
     raise InputError(
         f"{place}: not an artefact that llm knows (documents, token frames, packed shards, models,"
         " tokenizers, runs, results); it begins with " + repr(head[:16])

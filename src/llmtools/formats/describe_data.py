@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmtools.formats.checkpoint import read_json_object
-from llmtools.formats.document import read_records
 from llmtools.formats.packed import PackedDataset
+from llmtools.formats.records import read_records
 from llmtools.formats.stream import InputStream
 from llmtools.formats.tokens import Vocabulary, read_frames
 

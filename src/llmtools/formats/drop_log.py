@@ -55,12 +55,18 @@ class DropLog:
 
     def add(self, document_id: int, rule: str, value: float | None = None) -> None:
         """Append one document, as `Drop` describes it."""
-        self._ids.append(document_id)
-        self._rule_of.append(self._rule(rule))
-        self._values.append(NAN if value is None else value)
-        self._kept.append(0)
-        self.num_documents += 1
-        if len(self._ids) == BLOB_DOCUMENTS:
+        self.add_all([document_id], [rule], [value])
+
+    def add_all(
+        self, document_ids: list[int], rules: list[str], values: list[float | None]
+    ) -> None:
+        """Append some documents, in order."""
+        self._ids += document_ids
+        self._rule_of += map(self._rule, rules)
+        self._values += [NAN if value is None else value for value in values]
+        self._kept += [0] * len(document_ids)
+        self.num_documents += len(document_ids)
+        if len(self._ids) >= BLOB_DOCUMENTS:
             self._flush()
 
     def add_twins(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from llmtools import terminal
 from llmtools.errors import InputError, UsageError
 
 STDIO = "-"
 DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".safetensors")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2")
+# Names of data, or of compressed data, that is neither read nor written.
+OTHER_SUFFIXES = (
+    ".parquet", ".arrow", ".avro", ".csv", ".tsv", ".xlsx", ".zip", ".7z", ".xz", ".lz4", ".tar"
+)  # fmt: skip
+_mentioned: set[str] = set()
 
 
 def expand_inputs(inputs: Iterable[str], suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[str]:
@@ -26,9 +33,11 @@ def expand_inputs(inputs: Iterable[str], suffixes: tuple[str, ...] = DATA_SUFFIX
         if name == STDIO or os.path.isfile(name) or _is_pipe(name):
             names.append(name)
         elif os.path.isdir(name):
-            found = sorted(str(p) for p in Path(name).rglob("*") if _is_data(p, suffixes))
+            every = list(Path(name).rglob("*"))
+            found = sorted(str(p) for p in every if _is_data(p, suffixes))
             if not found:
                 raise InputError(f"{name}: no {', '.join(suffixes)} file below this directory")
+            _mention_others(name, every)
             names += found
         else:
             found = sorted(p for p in glob.glob(name, recursive=True) if os.path.isfile(p))
@@ -38,6 +47,15 @@ def expand_inputs(inputs: Iterable[str], suffixes: tuple[str, ...] = DATA_SUFFIX
     if names.count(STDIO) > 1:
         raise UsageError("'-' (stdin) can be read only once; name it once")
     return names
+
+
+def _mention_others(name: str, every: Iterable[Path]) -> None:
+    """Warn, once, of data below a directory that is not read, and so would be missed silently."""
+    counts = Counter(path.suffix for path in every if path.suffix in OTHER_SUFFIXES)
+    if counts and name not in _mentioned:
+        _mentioned.add(name)
+        listed = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
+        terminal.warn(f"{name}: passes over {listed}, which llmtools does not read")
 
 
 def _is_pipe(name: str) -> bool:

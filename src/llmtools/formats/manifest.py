@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from llmtools.errors import InputError
 from llmtools.formats import manifest_store
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.output import OutputStream, is_device, write_file
+from llmtools.formats.peak_memory import peak_memory
 from llmtools.formats.stream import InputStream
 
 if TYPE_CHECKING:
@@ -198,7 +198,6 @@ class Recorder:
         self.warnings.append(message)
 
     def as_dict(self) -> dict[str, Any]:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         parents = [
             found
             for entry in self.inputs
@@ -221,7 +220,7 @@ class Recorder:
             "warnings": self.warnings,
             "wall_s": round(time.monotonic() - self._start_s, 3),
             "cpu_s": round(time.process_time() - self._start_cpu_s, 3),
-            "peak_memory_bytes": usage.ru_maxrss * 1024,
+            "peak_memory_bytes": peak_memory(),
             "device": self.device,
         }
         if self.part:
@@ -245,6 +244,9 @@ class Recorder:
                 continue
             if drops is not None and number == 0:
                 write_file(drops_path(Path(output)), drops)
+            else:
+                # That of an output that this one has replaced.
+                drops_path(Path(output)).unlink(missing_ok=True)
             write_file(manifest_path(Path(output)), data)
         keys = [record["id"]]
         for entry in self.outputs:

@@ -21,7 +21,7 @@ import zstandard
 from llmtools import terminal
 from llmtools.errors import LLMToolsError, ResourceError, UsageError
 from llmtools.formats.claim import Claim, check_claim, take_claim
-from llmtools.formats.input_names import STDIO
+from llmtools.formats.input_names import OTHER_SUFFIXES, STDIO
 from llmtools.formats.stream import READ_BYTES
 
 # One zstd frame per this many bytes of data, so that a shard can be split and resumed at a frame.
@@ -99,11 +99,16 @@ def check_output(path: str, *, force: bool) -> None:
     """Refuse an output before any work starts.
 
     Raises ResourceError where another run is writing it or it cannot be written, UsageError where
-    it exists and `force` is off.
+    it exists and `force` is off, or is named like what is never written.
     """
     if path == STDIO or is_device(path):
         return
     target = Path(path)
+    if target.suffix in OTHER_SUFFIXES:
+        raise UsageError(
+            f"{path}: llmtools writes no {target.suffix} files; name the output for what it is"
+            " (.jsonl, .jsonl.zst, .safetensors, .gguf)"
+        )
     if target.absolute() not in _claims:
         check_claim(path)
     check_existing(path, force=force)
@@ -114,6 +119,16 @@ def check_output(path: str, *, force: bool) -> None:
         raise ResourceError(f"{path}: {parent} is not a directory that can be written")
 
 
+def check_output_directory(path: str, *, force: bool) -> None:
+    """`check_output` for a directory: no file is replaced by one, with `force` either.
+
+    What `force` replaces is an earlier output, which a file here cannot be.
+    """
+    check_output(path, force=force)
+    if Path(path).is_file():
+        raise UsageError(f"{path} is a file; name a directory")
+
+
 def check_existing(path: str, *, force: bool) -> None:
     """Raises UsageError where `force` is off and there is a file, or a directory with entries."""
     target = Path(path)
@@ -122,13 +137,20 @@ def check_existing(path: str, *, force: bool) -> None:
         raise UsageError(f"{path} exists; choose another output or add -f to replace it")
 
 
-def check_outputs(paths: Sequence[str], *, force: bool) -> None:
-    """`check_output` for a command with several outputs, which must not be the same."""
+def check_outputs(paths: Sequence[str], *, force: bool, is_directory: bool = False) -> None:
+    """The check of each output of a command with several, which must not be the same."""
+    check_distinct(paths)
+    for path in paths:
+        (check_output_directory if is_directory else check_output)(path, force=force)
+
+
+def check_distinct(paths: Sequence[str]) -> None:
+    """Raises UsageError where two outputs are the same place, however it is written."""
+    places = [path if path == STDIO else os.path.abspath(path) for path in paths]
     for number, path in enumerate(paths):
-        if path in paths[:number]:
+        if places[number] in places[:number]:
             name = "stdout" if path == STDIO else path
             raise UsageError(f"{name} is named for two outputs; give each its own place")
-        check_output(path, force=force)
 
 
 @contextmanager
@@ -161,7 +183,7 @@ def claim_outputs(paths: Sequence[str], *, force: bool, is_directory: bool) -> I
 
     From here on another run is refused them. What is not opened in the block is let go.
     """
-    check_outputs(paths, force=force)
+    check_outputs(paths, force=force, is_directory=is_directory)
     taken: list[Path] = []
     try:
         for path in paths:
@@ -250,7 +272,7 @@ def atomic_directory(path: str, *, force: bool = False) -> Iterator[Path]:
     """Fill a temporary directory that becomes PATH when the block ends well."""
     if is_device(path):
         raise UsageError(f"{path} is a device; name a directory")
-    check_output(path, force=force)
+    check_output_directory(path, force=force)
     claim = _claim(path, force=force, is_directory=True)
     with output_faults(path, claim.temporary):
         try:

@@ -63,7 +63,7 @@ def draw(path: str, description: dict[str, Any]) -> Figure:
     if kind == "packed shards":
         return histogram(packed_lengths(PackedDataset(place)), "tokens", path)
     if kind == "documents":
-        sizes = [len(document.text.encode()) for document in read_documents([path])]
+        sizes = [len(document.encoded) for document in read_documents([path])]
         return histogram(np.array(sizes, np.int64), "bytes", path)
     raise InputError(f"{path}: --plot draws {PLOTTABLE}; this is {kind}")
 

@@ -14,14 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import InputError
-from llmtools.formats.document import (
-    Document,
-    copy_lines,
-    copy_records,
-    read_documents,
-    read_raw_records,
-)
+from llmtools.formats.document import read_documents
 from llmtools.formats.output import OutputStream, output_faults
+from llmtools.formats.raw_records import copy_lines, copy_records, read_raw_records
+from llmtools.formats.record import Document
 from llmtools.formats.skips import Skips
 from llmtools.formats.stream import READ_BYTES, InputStream
 

@@ -20,7 +20,7 @@ from llmtools import __version__
 from llmtools.config import Sections, differences, format_toml, read_toml
 from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import lock_directory, remove
-from llmtools.formats.output import check_output, output_faults, write_file
+from llmtools.formats.output import check_output, check_output_directory, output_faults, write_file
 
 SCHEMA = "llmtools/results@1"
 FILE_NAME = "results.json"
@@ -83,8 +83,7 @@ def open_results(path: Path, sections: Sections, *, resume: bool, force: bool) -
     other settings (each is named); ResourceError when another run is in it.
     """
     if not path.is_dir():
-        check_output(str(path), force=force)
-        remove(path)
+        check_output_directory(str(path), force=force)
     with output_faults(str(path)):
         path.mkdir(parents=True, exist_ok=True)
         results = ResultsDirectory(path, lock_directory(path))

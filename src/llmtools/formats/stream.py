@@ -159,6 +159,10 @@ class InputStream(io.BufferedReader):
         """The lines that follow, each with its end; too long ones in parts, see check_length."""
         return iter(partial(self.readline, MAX_RECORD_BYTES + 1), b"")
 
+    def line_from(self, start: bytes) -> bytes:
+        """The line whose beginning was read already; a too long one as far as `lines` gives it."""
+        return b"".join([start, self.readline(MAX_RECORD_BYTES + 1 - len(start))])
+
     def check_length(self, line: bytes, number: int) -> None:
         """Raises InputError for the first part of a line that is longer than MAX_RECORD_BYTES."""
         if len(line) > MAX_RECORD_BYTES:
@@ -207,12 +211,12 @@ def open_input(path: str) -> InputStream:
 
     Raises InputError for a missing or unreadable file, and while reading for truncated data.
     """
-    name, first_line = "<stdin>" if path == STDIO else path, 1
+    name, first_line = name_of(path), 1
     try:
         if path != STDIO:
             source = cast(BinaryIO, open(path, "rb"))
         elif _stand_in is not None:
-            source, name, first_line = _stand_in
+            source, _, first_line = _stand_in
         else:
             source = sys.stdin.buffer
     except OSError as fault:
@@ -231,6 +235,18 @@ def open_input(path: str) -> InputStream:
         return InputStream(name, stored, content, first_line)
     content = _Guarded(raw, name, stored, is_plain=False)
     return InputStream(name, stored, content, first_line)
+
+
+def name_of(path: str) -> str:
+    """What an input is called in messages: '-' is stdin, or what stands in for it."""
+    if path != STDIO:
+        return path
+    return "<stdin>" if _stand_in is None else _stand_in[1]
+
+
+def names_of(inputs: Iterable[str]) -> str:
+    """The same of several, for the beginning of a message."""
+    return ", ".join(map(name_of, inputs))
 
 
 def peek_stdin() -> bytes:

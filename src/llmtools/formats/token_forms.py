@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.errors import UsageError
-from llmtools.formats.input_names import STDIO
+from llmtools.formats.input_names import STDIO, bare_suffix
 from llmtools.formats.manifest import Recorder
 from llmtools.formats.megatron import CODES, MAX_UINT16_SIZE, write_megatron
 from llmtools.formats.output import atomic_directory, is_device, open_output, output_faults
@@ -28,6 +28,8 @@ TokenFormat = Literal["frames", "jsonl", "raw", "npy", "megatron"]
 DtypeName = Literal["auto", "uint16", "uint32", "int32", "int64"]
 FORMATS: tuple[str, ...] = get_args(TokenFormat)
 DTYPES: tuple[str, ...] = get_args(DtypeName)
+# What a name that ends so asks for, and frames would make a directory of.
+_FORM_OF_SUFFIX = {".jsonl": "jsonl", ".json": "jsonl", ".npy": "npy", ".bin": "raw"}
 # numpy pads its header to a multiple of this.
 _ALIGN = 64
 
@@ -67,6 +69,15 @@ class TokenForm:
         """Raises UsageError where this form cannot be written to such an output."""
         if self.name == "megatron" and (output == STDIO or is_device(output)):
             raise UsageError("--format megatron writes two files; name a directory with -o")
+
+    def check_name(self, output: str) -> None:
+        """Raises UsageError where the name that a person gave an output asks for another form."""
+        other = _FORM_OF_SUFFIX.get(bare_suffix(output))
+        if self.name == "frames" and other is not None:
+            raise UsageError(
+                f"{output}: token frames are written to a directory or a .safetensors file; for a"
+                f" file of this name add --format {other}"
+            )
 
 
 def write_form(

@@ -4,7 +4,7 @@ A stream is a sequence of safetensors containers, each a frame of whole document
 
     tokens        uint16 where the vocabulary fits, else uint32; [T]
     offsets       int64 [D + 1]; document d is tokens[offsets[d] : offsets[d + 1]]
-    document_ids  uint64 [D]; formats.document.document_hash of the document's id
+    document_ids  uint64 [D]; formats.record.document_hash of the document's id
     loss_mask     uint8 [T], optional; 1 where a token counts as a training target
     __metadata__  format, tokenizer (identity), vocab_size, bos, eos
 

@@ -88,13 +88,10 @@ def attention(
     scale = q_THD.shape[2] ** -0.5 if scale is None else scale
     keys = lengths if key_lengths is None else key_lengths
     way = choose("attention", q_THD, lambda: attention_refusal(q_THD, k_NKD, v_NKD))
-    if way == "triton":
-        return kernel_attention(q_THD, k_NKD, v_NKD, lengths, keys, masking, scale)[0]
-    if way == "reference":
-        named: dict[str, Any] = {"masking": masking, "scale": scale}
-        return attention_reference(q_THD, k_NKD, v_NKD, lengths, keys, **named)[0]
-    if not _is_plain(masking) or any(n > m for n, m in zip(lengths, keys, strict=True)):
-        return _explicit(q_THD, k_NKD, v_NKD, lengths, keys, masking, scale)[0]
+    has_more_queries = any(n > m for n, m in zip(lengths, keys, strict=True))
+    if way != "native" or not _is_plain(masking) or has_more_queries:
+        out, _ = attention_and_lse(q_THD, k_NKD, v_NKD, lengths, keys, masking=masking, scale=scale)
+        return out
     if len(set(lengths)) == 1 and len(set(keys)) == 1:
         return _plain(q_THD, k_NKD, v_NKD, len(lengths), masking.causal, scale)
     # Each document alone: on CPU that is 1.4x faster than one block-diagonal mask (forward and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ def gated(gate: torch.Tensor, up: torch.Tensor, activation: Activation) -> torch
         size = gate.shape[-1]
         rows = [x.reshape(-1, size) for x in (gate, up)]
         rows = [x if x.stride(1) == 1 else x.contiguous() for x in rows]
-        out: torch.Tensor = _forward_op(rows[0], rows[1], get_args(Activation).index(activation))
+        out: torch.Tensor = _forward_op(rows[0], rows[1], activation)
         return out.view(gate.shape)
     if activation == "silu":
         return F.silu(gate) * up
@@ -51,30 +51,29 @@ def gated(gate: torch.Tensor, up: torch.Tensor, activation: Activation) -> torch
 
 
 @torch.library.custom_op("llmtools::gated", mutates_args=())
-def _forward_op(gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: int) -> torch.Tensor:
+def _forward_op(gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: str) -> torch.Tensor:
     from llmtools.triton_kernels.gated import gated_forward
 
-    return gated_forward(gate_RF, up_RF, activation=get_args(Activation)[activation])
+    return gated_forward(gate_RF, up_RF, activation=cast(Activation, activation))
 
 
 @_forward_op.register_fake
-def _(gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: int) -> torch.Tensor:
+def _(gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: str) -> torch.Tensor:
     return gate_RF.new_empty(gate_RF.shape)
 
 
 @torch.library.custom_op("llmtools::gated_backward", mutates_args=())
 def _backward_op(
-    grad_RF: torch.Tensor, gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: int
+    grad_RF: torch.Tensor, gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from llmtools.triton_kernels.gated import gated_backward
 
-    named = get_args(Activation)[activation]
-    return gated_backward(grad_RF, gate_RF, up_RF, activation=named)
+    return gated_backward(grad_RF, gate_RF, up_RF, activation=cast(Activation, activation))
 
 
 @_backward_op.register_fake
 def _(
-    grad_RF: torch.Tensor, gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: int
+    grad_RF: torch.Tensor, gate_RF: torch.Tensor, up_RF: torch.Tensor, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return gate_RF.new_empty(gate_RF.shape), up_RF.new_empty(up_RF.shape)
 

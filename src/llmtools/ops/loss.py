@@ -63,7 +63,8 @@ def cross_entropy(
     softcap). returns: a scalar in fp32. Divide by the number of labels of the whole step, not of
     this call, so that the gradient does not depend on how a batch is cut into micro-batches.
     """
-    way = _way(hidden_TC, weight_VC)
+    hidden_TC, weight_VC = parts = _products(hidden_TC, weight_VC)
+    way = choose("cross_entropy", hidden_TC, lambda: dtype_refusal(parts, FLOATS))
     if way == "reference":
         found = cross_entropy_reference(
             hidden_TC, weight_VC, labels_T, z_weight=z_weight, softcap=softcap
@@ -78,7 +79,7 @@ def cross_entropy(
         # A Function is not told of it, and would make gradients of parameters.
         hidden_TC, weight_VC = hidden_TC.detach(), weight_VC.detach()
     loss: torch.Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        *_products(hidden_TC, weight_VC), labels_T, z_weight, softcap, way
+        hidden_TC, weight_VC, labels_T, z_weight, softcap, way
     )
     return loss
 
@@ -95,22 +96,20 @@ def linear_log_probs(
     With gradients of both; what reaches each token is not known in the forward, so the backward
     makes the logits again.
     """
-    way = _way(hidden_TC, weight_VC)
+    hidden_TC, weight_VC = parts = _products(hidden_TC, weight_VC)
+    way = choose("linear_log_probs", hidden_TC, lambda: dtype_refusal(parts, FLOATS))
     if way == "reference":
         found, lses = log_probs_reference(hidden_TC, weight_VC, labels_T, softcap=softcap)
         return found.float(), lses.float()
     both: tuple[torch.Tensor, torch.Tensor] = _LogProbs.apply(  # type: ignore[no-untyped-call]
-        *_products(hidden_TC, weight_VC), labels_T, softcap, way
+        hidden_TC, weight_VC, labels_T, softcap, way
     )
     return both
 
 
-def _way(hidden_TC: torch.Tensor, weight_VC: torch.Tensor) -> Way:
-    parts = _products(hidden_TC, weight_VC) if hidden_TC.is_cuda else (hidden_TC, weight_VC)
-    return choose("cross_entropy", hidden_TC, lambda: dtype_refusal(parts, FLOATS))
-
-
-def _products(hidden_TC: torch.Tensor, weight_VC: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _products(
+    hidden_TC: torch.Tensor, weight_VC: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """As autocast would have them for a product, which it does not see inside of an op."""
     device = hidden_TC.device.type
     if not torch.is_autocast_enabled(device):

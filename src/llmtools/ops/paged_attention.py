@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,9 +30,9 @@ def paged_attention(
     the dtype of q, and the log-sum-exp of the scores, (B, H) fp32; 0 and -inf of an empty sequence.
     There is no gradient.
     """
-    scale = q_BHD.shape[2] ** -0.5 if scale is None else scale
     way = choose("paged_attention", q_BHD, lambda: paged_refusal(q_BHD, cache))
     if way == "triton":
+        scale = q_BHD.shape[2] ** -0.5 if scale is None else scale
         found: tuple[torch.Tensor, torch.Tensor] = _op(
             q_BHD.detach(), cache.keys_PSKD, cache.values_PSKD, cache.table_BN, cache.lengths_B,
             cache.k_scales_PSK, cache.v_scales_PSK, most_positions, scale, masking.window,
@@ -39,6 +40,28 @@ def paged_attention(
         )  # fmt: skip
         return found
     run = attention_reference if way == "reference" else attention_and_lse
+    return _one_by_one(run, q_BHD, cache, masking, scale)
+
+
+def paged_attention_reference(
+    q_BHD: torch.Tensor,
+    cache: PagedCache,
+    *,
+    masking: Masking = CAUSAL,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The definition in float64, see paged_attention."""
+    return _one_by_one(attention_reference, q_BHD, cache, masking, scale)
+
+
+def _one_by_one(
+    run: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    q_BHD: torch.Tensor,
+    cache: PagedCache,
+    masking: Masking,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each sequence's positions put together, decoded, and attended to."""
     outs, lses = [torch.empty_like(q_BHD)[:0]], [q_BHD.new_empty(0, q_BHD.shape[1]).float()]
     for sequence, length in enumerate(cache.lengths_B.tolist()):
         pages = cache.table_BN[sequence, : -(-length // cache.keys_PSKD.shape[1])].long()

@@ -15,8 +15,7 @@ import torch
 
 from llmtools.ops.conv import first_tokens
 from llmtools.ops.path import FLOATS, choose, dtype_refusal
-
-LARGEST_STATE = 256
+from llmtools.triton_kernels.limits import LARGEST_STATE
 
 
 def selective_scan(

@@ -14,8 +14,9 @@ from typing import Any
 from llmtools.errors import UsageError
 from llmtools.formats.input_names import STDIO
 from llmtools.formats.output import check_outputs
+from llmtools.formats.skips import OnError, check_rejects
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
-from llmtools.plan.inputs import Sample, measure_inputs
+from llmtools.plan.inputs import Sample, Sizes, measure_inputs, sample_documents
 
 MB = 1e6
 MEASURED = "throughput measured on a 2-core machine"
@@ -33,12 +34,12 @@ class Cost:
 # start-up, MB/s of decompressed input, MB at its peak on batches of full size.
 COSTS = {
     "extract": Cost(0.2, 100 * MB, 34 * MB),
-    "filter": Cost(0.5, 20 * MB, 225 * MB),
-    "dedup": Cost(0.5, 60 * MB, 180 * MB),
-    "tokenizer train": Cost(0.9, 18 * MB, 160 * MB),
-    "tokenizer compare": Cost(0.6, 2 * MB, 75 * MB),
-    "score": Cost(0.5, 15 * MB, 120 * MB),
-    "scorer train": Cost(0.6, 2.5 * MB, 110 * MB),
+    "filter": Cost(0.2, 40 * MB, 75 * MB),
+    "dedup": Cost(0.2, 80 * MB, 65 * MB),
+    "tokenizer train": Cost(0.3, 24 * MB, 60 * MB),
+    "tokenizer compare": Cost(0.3, 2 * MB, 60 * MB),
+    "score": Cost(0.3, 15 * MB, 80 * MB),
+    "scorer train": Cost(0.3, 3 * MB, 65 * MB),
     "tokenize": Cost(0.3, 5 * MB, 75 * MB),
     "detokenize": Cost(0.3, 11 * MB, 66 * MB),
     "pack": Cost(0.3, 45 * MB, 55 * MB),
@@ -72,6 +73,22 @@ def check_files(paths: list[str], *, force: bool) -> None:
     for path in paths:
         if os.path.isdir(path):
             raise UsageError(f"{path} is a directory; name a file")
+
+
+def checked_sizes(
+    names: list[str],
+    outputs: list[str],
+    *,
+    rejects: str | None,
+    on_error: OnError,
+    text_key: str,
+    force: bool,
+) -> Sizes:
+    """The sizes of the inputs of a command that trains, after the checks that a run would make."""
+    check_rejects(outputs[0], rejects, on_error, force=force)
+    check_files(outputs, force=force)
+    sample_documents(names, text_key=text_key, on_error=on_error)
+    return measure_inputs(names)
 
 
 def disk_of(estimate: Estimate, output: str) -> Estimate:

@@ -10,6 +10,7 @@ from llmtools.formats.vectors import open_vectors
 from llmtools.plan.costs import (
     COSTS,
     check_files,
+    checked_sizes,
     facts_of,
     plan_documents,
     time_of,
@@ -17,7 +18,6 @@ from llmtools.plan.costs import (
 )
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import (
-    measure_inputs,
     sample_documents,
 )
 
@@ -39,10 +39,10 @@ def plan_scorer_train(
     force: bool,
 ) -> Plan:
     """Memory and disk are those of the n-grams, nearly all of which occur once."""
-    check_rejects(output, rejects, on_error, force=force)
-    check_files(with_rejects(output, rejects), force=force)
-    sample_documents(names, text_key=text_key, on_error=on_error)
-    sizes = measure_inputs(names)
+    outputs = with_rejects(output, rejects)
+    sizes = checked_sizes(
+        names, outputs, rejects=rejects, on_error=on_error, text_key=text_key, force=force
+    )
     memory = disk = UNKNOWN_INPUT
     if sizes.content is not None:
         value = COSTS["scorer train"].memory + NGRAM_MEMORY * order * sizes.content
@@ -55,7 +55,7 @@ def plan_scorer_train(
         memory=memory,
         disk=disk,
         time=time_of("scorer train", sizes.content),
-        outputs=with_rejects(output, rejects),
+        outputs=outputs,
         facts=facts_of(names, sizes.content, order=order),
     )
 
@@ -71,10 +71,10 @@ def plan_classifier_train(
     force: bool,
 ) -> Plan:
     """Memory is that of the texts, their n-grams and the weights; disk that of the weights."""
-    check_rejects(output, rejects, on_error, force=force)
-    check_files(with_rejects(output, rejects), force=force)
-    sample_documents(names, text_key=text_key, on_error=on_error)
-    sizes = measure_inputs(names)
+    outputs = with_rejects(output, rejects)
+    sizes = checked_sizes(
+        names, outputs, rejects=rejects, on_error=on_error, text_key=text_key, force=force
+    )
     weights = 4 * num_weights
     memory = UNKNOWN_INPUT
     if sizes.content is not None:
@@ -86,7 +86,7 @@ def plan_classifier_train(
         memory=memory,
         disk=Estimate(value=weights, basis="at most, four bytes a weight"),
         time=time_of("scorer train", sizes.content),
-        outputs=with_rejects(output, rejects),
+        outputs=outputs,
         facts=facts_of(names, sizes.content, weights=num_weights),
     )
 
@@ -103,10 +103,10 @@ def plan_regression_train(
     force: bool,
 ) -> Plan:
     """Memory is that of the vectors, or of the model that gives them."""
-    check_rejects(output, rejects, on_error, force=force)
-    check_files(with_rejects(output, rejects), force=force)
-    sample_documents(names, text_key=text_key, on_error=on_error)
-    sizes = measure_inputs(names)
+    outputs = with_rejects(output, rejects)
+    sizes = checked_sizes(
+        names, outputs, rejects=rejects, on_error=on_error, text_key=text_key, force=force
+    )
     dim, held, basis = 0, 0, ""
     if vectors is not None:
         matrix = open_vectors(Path(vectors))
@@ -128,7 +128,7 @@ def plan_regression_train(
             if encoder
             else "unknown (seconds: reading the documents)",
         ),
-        outputs=with_rejects(output, rejects),
+        outputs=outputs,
         facts=facts_of(names, sizes.content, dim=dim),
     )
 

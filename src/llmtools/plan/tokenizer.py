@@ -9,7 +9,16 @@ from pathlib import Path
 from llmtools.formats.checkpoint import Checkpoint, open_checkpoint
 from llmtools.formats.output import check_outputs
 from llmtools.formats.skips import OnError, check_rejects
-from llmtools.plan.costs import COSTS, MB, MEASURED, check_files, facts_of, time_of, with_rejects
+from llmtools.plan.costs import (
+    COSTS,
+    MB,
+    MEASURED,
+    check_files,
+    checked_sizes,
+    facts_of,
+    time_of,
+    with_rejects,
+)
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
 from llmtools.plan.inputs import (
     measure_inputs,
@@ -20,7 +29,7 @@ from llmtools.tokenizer.tokenizer import Tokenizer
 from llmtools.tokenizer.train import TrainSettings
 
 # Bytes for each byte of input, of prose, code and text in 46 languages.
-TOKENIZER_GROWTH = 4
+TOKENIZER_GROWTH = 2
 # Bytes for each byte of a tokenizer.json: parsed here and by the library, and its ids by name.
 VOCABULARY_GROWTH = 20
 # Bytes of a token and its merge in a tokenizer.json.
@@ -46,10 +55,9 @@ def plan_tokenizer_train(
 ) -> Plan:
     """Memory is that of the different words, up to the limit beyond which they go to disk."""
     outputs = outputs if rejects is None else [*outputs, rejects]
-    check_rejects(outputs[0], rejects, on_error, force=force)
-    check_files(outputs, force=force)
-    sample_documents(names, text_key=text_key, on_error=on_error)
-    sizes = measure_inputs(names)
+    sizes = checked_sizes(
+        names, outputs, rejects=rejects, on_error=on_error, text_key=text_key, force=force
+    )
     memory = UNKNOWN_INPUT
     if sizes.content is not None:
         words = min(TOKENIZER_GROWTH * sizes.content, settings.memory_bytes)

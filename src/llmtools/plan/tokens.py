@@ -43,9 +43,8 @@ ENCODE_BATCH = 220 * MB
 ENCODE_GROWTH = 10 * MB
 # The rows of a shard, held until it is full, and the frame that the last of them came from.
 SHARD_COPIES = 1.3
-# Copies of the documents that best fits are found among: frames, joined, and as rows; the kernels.
+# Copies of the documents that best fits are found among: frames, joined, and as rows.
 BUFFER_COPIES = 5
-BEST_FIT_MEMORY = 70 * MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +210,7 @@ def plan_pack(
 def _rows_memory(settings: Any, tokens: float, item: int) -> float:
     memory = SHARD_COPIES * min(tokens * item, SHARD_BYTES)
     if settings.strategy != "concat":
-        memory += BEST_FIT_MEMORY + BUFFER_COPIES * item * min(tokens, settings.buffer)
+        memory += BUFFER_COPIES * item * min(tokens, settings.buffer)
     return memory
 
 

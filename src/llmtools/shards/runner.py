@@ -166,6 +166,12 @@ class _Run:
             name = f"ledger-{self.claims.owner.removeprefix('owner-')}.jsonl"
         return Ledger(self.folder, name)
 
+    def _is_untouched(self) -> bool:
+        """Whether no unit was ever done."""
+        ledger = self._open_ledger()
+        ledger.close()
+        return not (ledger.done or ledger.finished or ledger.is_publishing)
+
     def _finished(self) -> dict[str, Any] | None:
         """The report of a run that is done already, None where there is work."""
         finished = self.ledger.finished
@@ -222,6 +228,11 @@ class _Run:
         old = read_plan(self.folder)
         assert old is not None
         new = new_plan(old["inputs"])
+        if old != new and not self.job.place.is_shared and self._is_untouched():
+            # As after a mistake in the line that was started; there is nothing to mix up.
+            self._clear(keep_plan=True)
+            write_plan(self.folder, new)
+            return
         check_plan(self.folder, old, new)
         if old != new and not self.job.place.is_shared:
             write_plan(self.folder, new)

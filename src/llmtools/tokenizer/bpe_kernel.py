@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from llmtools.jit import kernel
+from llmtools.jit import inlined, kernel
 from llmtools.tokenizer.word_kernel import Bytes, Hashes, Ints, Longs
 
 # keys, totals, tally, heap, counts, pairs, starts, sizes, rounds, free, places of merge_pairs.
-Grown = tuple[Hashes, Longs, Ints, Ints, Longs, Hashes, Longs, Longs, Ints, Ints, Ints]
+Grown = tuple[Hashes, Longs, Ints, Ints, Longs, Hashes, Longs, Ints, Ints, Ints, Ints]
 
 WALL = np.int32(-(2**31))
 VOID = np.int32(-(2**31) + 1)
 EMPTY = np.uint64(2**64 - 1)
+BLOCK = 16
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Places of numbers that a call leaves for the next.
 NUM_TOKENS, NUM_PAIRS, HEAP_SIZE, NUM_ENTRIES, NUM_FREE, NUM_PLACES, ROUND, IS_DONE = range(8)
@@ -110,22 +111,43 @@ def _longer(array: Any, size: int) -> Any:
 
 
 @kernel
-def lay_out(ids: Ints, starts: Longs, symbols: Ints, word_of: Ints) -> None:
-    """Put words between walls. ids, starts as in bpe_train.Symbols; the others (S,) int32."""
+def lay_out(ids: Ints, starts: Longs, symbols: Ints, walls: Ints) -> None:
+    """Put words between walls.
+
+    ids, starts: as in bpe_train.Symbols. symbols: (S,) int32. walls: (S // BLOCK + 1,) int32, how
+    many stand before each BLOCK of symbols.
+    """
     symbols[0] = WALL
     slot = 1
     for word in range(starts.size - 1):
         for i in range(starts[word], starts[word + 1]):
-            symbols[slot], word_of[slot] = ids[i], word
+            symbols[slot] = ids[i]
             slot += 1
         symbols[slot] = WALL
         slot += 1
+    count = 0
+    for i in range(symbols.size):
+        if i % BLOCK == 0:
+            walls[i // BLOCK] = count
+        count += symbols[i] == WALL
+
+
+@inlined
+def _word_at(symbols: Ints, walls: Ints, slot: Any) -> Any:
+    """The number of the word that a slot is in: walls before it, but for the first.
+
+    A number for each slot would take as much memory as the symbols.
+    """
+    block = slot // BLOCK
+    word = walls[block] - 1
+    for i in range(block * BLOCK, slot):
+        word += symbols[i] == WALL
+    return word
 
 
 @kernel
 def count_pairs(
     symbols: Ints,
-    word_of: Ints,
     weights: Longs,
     keys: Hashes,
     totals: Longs,
@@ -136,8 +158,11 @@ def count_pairs(
 
     Returns the table and the queue of merge_pairs, every pair with all its places.
     """
+    word = -1
     for i in range(symbols.size - 1):
-        if symbols[i] != WALL and symbols[i + 1] != WALL:
+        if symbols[i] == WALL:
+            word += 1
+        elif symbols[i + 1] != WALL:
             if at[NUM_PAIRS] * 5 >= keys.size * 3 - 5:
                 # tally is not empty here: it grows beside the table.
                 old_keys, old_tally = keys, tally
@@ -150,12 +175,12 @@ def count_pairs(
             if keys[slot] == EMPTY:
                 keys[slot] = key
                 at[NUM_PAIRS] += 1
-            totals[slot] += weights[word_of[i]]
+            totals[slot] += weights[word]
             tally[slot] += 1
     num = at[NUM_PAIRS]
     heap = np.empty(num + 64, np.int32)
     counts, pairs = np.empty(num + 64, np.int64), np.empty(num + 64, np.uint64)
-    starts, sizes = np.empty(num + 64, np.int64), np.zeros(num + 64, np.int64)
+    starts, sizes = np.empty(num + 64, np.int64), np.zeros(num + 64, np.int32)
     rounds, free = np.zeros(num + 64, np.int32), np.empty(64, np.int32)
     entry = end = 0
     for slot in range(keys.size):
@@ -258,7 +283,7 @@ def _merge_at(
 @kernel
 def merge_pairs(
     symbols: Ints,
-    word_of: Ints,
+    walls: Ints,
     weights: Longs,
     texts: Bytes,
     ends: Longs,
@@ -273,7 +298,7 @@ def merge_pairs(
     counts: Longs,
     pairs: Hashes,
     starts: Longs,
-    sizes: Longs,
+    sizes: Ints,
     rounds: Ints,
     free: Ints,
     places: Ints,
@@ -284,7 +309,7 @@ def merge_pairs(
 ) -> tuple[int, Bytes, Grown]:
     """Do as many of the next merges as `merges` has rows, or until `target` tokens are there.
 
-    symbols, word_of: (S,) int32, a WALL at both ends. weights: (words,) int64. texts, ends: the
+    symbols, walls: of lay_out. weights: (words,) int64. texts, ends: the
     tokens' bytes, uint8, and (V + 1,) int64; sizes_of: (V,) int32, the slots a token covers; named:
     (power of two,) int32 of find_token. prefix: bytes that a token which begins no word begins
     with. keeps_tokens: pairs that read as a known token are passed over. least: the lowest count.
@@ -344,7 +369,7 @@ def merge_pairs(
             after, before = _merge_at(i, left, right, new, sizes_of, symbols)
             if after == -2:
                 continue
-            weight = weights[word_of[i]]
+            weight = weights[_word_at(symbols, walls, i)]
             for side in range(2):
                 place = before if side == 0 else after
                 if place < 0:

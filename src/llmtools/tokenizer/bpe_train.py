@@ -63,8 +63,9 @@ def learn_merges(
             f"the different words have {num_slots:,} symbols, training holds at most"
             f" {MAX_SLOTS:,}; give less text, or a lower --memory, which leaves out rare words"
         )
-    symbols, word_of = np.empty(num_slots, np.int32), np.zeros(num_slots, np.int32)
-    k.lay_out(words.ids, words.starts, symbols, word_of)
+    symbols = np.empty(num_slots, np.int32)
+    walls = np.empty(num_slots // k.BLOCK + 1, np.int32)
+    k.lay_out(words.ids, words.starts, symbols, walls)
     weights = words.counts
     # The ids would be there a second time while the tables grow.
     del words
@@ -78,17 +79,19 @@ def learn_merges(
     at = np.zeros(8, np.int64)
     at[k.NUM_TOKENS] = len(tokens)
     table = (np.full(1024, k.EMPTY, np.uint64), np.zeros(1024, np.int64), np.zeros(1024, np.int32))
-    grown = k.count_pairs(symbols, word_of, weights, *table, at)
+    grown = k.count_pairs(symbols, weights, *table, at)
     del table
     found = np.zeros((STEP, 3), np.int32)
     merges: list[tuple[int, int]] = []
     while not at[k.IS_DONE]:
         done, texts, grown = k.merge_pairs(
-            symbols, word_of, weights, texts, ends, sizes_of, named,
+            symbols, walls, weights, texts, ends, sizes_of, named,
             np.frombuffer(prefix, np.uint8), keeps_tokens, *grown, at, target, min_frequency, found,
         )  # fmt: skip
         merges += map(tuple, found[:done, :2].tolist())
         on_tokens(int(at[k.NUM_TOKENS]))
+    # Before lists of as many objects are made.
+    del symbols, walls, grown
     data = texts.tobytes()
     bounds = ends[: at[k.NUM_TOKENS] + 1].tolist()
     learned = [data[a:b] for a, b in itertools.pairwise(bounds)]

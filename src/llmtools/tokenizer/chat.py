@@ -192,7 +192,12 @@ class ChatTemplate:
         except Exception as fault:
             # A template is a program of someone else's: whatever it raises is its refusal.
             raise InputError(f"{self._where} refuses this conversation: {fault}") from fault
-        return "".join(pieces)
+        text = "".join(pieces)
+        try:
+            text.encode()
+        except UnicodeEncodeError as fault:
+            raise InputError(f"{self._where} writes a lone surrogate, which is no text") from fault
+        return text
 
 
 def _message(message: Any, number: int) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def extend_tokenizer(
     """
     fields = check_extension(tokenizer, num_new, memory_bytes)
     model = fields["model"]
+    # Added tokens that stand behind the model's own would be numbered anew behind the new ones.
+    model["vocab"] |= {token["content"]: token["id"] for token in fields["added_tokens"]}
     backend = Backend.from_str(tokenizer.to_json())
     table, spell = _count(backend, texts, memory_bytes)
     if len(table.counts) == 0:
@@ -93,7 +95,7 @@ def check_extension(tokenizer: Tokenizer, num_new: int, memory_bytes: int) -> di
     if model["type"] != "BPE" or '"ByteLevel"' not in json.dumps(fields["pre_tokenizer"]):
         raise InputError(
             f"{tokenizer.where}: only a byte-level BPE vocabulary can be extended; this is"
-            f" {model['type']}"
+            f" {model['type']}{' of characters' if model['type'] == 'BPE' else ''}"
         )
     named = model["vocab"].keys() | {token["content"] for token in fields["added_tokens"]}
     if len(named) < tokenizer.vocab_size:

@@ -2,7 +2,8 @@
 
 gigatoken (MIT) reads the same tokenizer.json. It refuses split rules that it does not know, and
 whatever it reads is still held to the reference: on texts made to be awkward and on the first
-documents of every run. Any difference, and the reference does the work.
+documents of every run. Any difference, and the reference does the work. Texts with characters that
+only one of the two knows never come here (young_chars.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 from llmtools.tokenizer.bytes_chars import byte_chars
 from llmtools.tokenizer.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ class Sample:
         if group not in self._groups and len(self._groups) >= MAX_GROUPS:
             group = OTHERS, OTHERS
         held = self._groups.setdefault(group, [])
-        data = document.text.encode()
+        data = document.encoded
         rank = -xxhash.xxh3_64_intdigest(data)
         used = self._used.get(group, 0)
         if used >= self._room and rank <= held[0][0]:

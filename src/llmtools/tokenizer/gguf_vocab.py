@@ -55,6 +55,11 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> str:
 
 def _byte_level(metadata: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     pre = metadata.get("tokenizer.ggml.pre")
+    if pre is None:
+        raise InputError(
+            f"{where}: this file does not say how text is split (no tokenizer.ggml.pre), as old"
+            " files; use the model's tokenizer.json instead"
+        )
     if pre not in PRE_TYPES:
         raise InputError(
             f"{where}: tokenizer.ggml.pre is {pre!r}; known split rules are"

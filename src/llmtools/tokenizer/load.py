@@ -20,6 +20,7 @@ from llmtools.formats.gguf import GGUFFile, is_gguf
 from llmtools.formats.gguf_vocab import CHAT_TEMPLATE
 from llmtools.formats.hub import fetch, is_hub_name
 from llmtools.formats.model_path import LATEST, resolve_model
+from llmtools.formats.rank_files import is_ranks
 from llmtools.formats.sentencepiece import is_sentencepiece, read_sentencepiece
 from llmtools.tokenizer import gguf_vocab, pair_files, sentencepiece, tiktoken
 from llmtools.tokenizer.added_tokens import added_tokens
@@ -36,6 +37,10 @@ GENERATION_FILE = "generation_config.json"
 # Those of this process, each with what its files were then.
 _loaded: dict[str, tuple[list[tuple[str, int, int]], Tokenizer]] = {}
 MAX_FILE_BYTES = 1 << 28
+KINDS = (
+    "a tokenizer.json, a model directory, a GGUF file, sentencepiece's .model, tiktoken's ranks or"
+    " hf:ORG/NAME"
+)
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
@@ -64,14 +69,14 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             return _rebuilt(text, place)
         return _from_directory(place)
     if not place.exists():
-        raise InputError(f"{place}: no such tokenizer (a tokenizer.json, a model, or a GGUF file)")
+        raise InputError(f"{place}: no such tokenizer; -t takes {KINDS}")
     if is_gguf(place):
         return _from_gguf(place)
     if place.name == TOKENIZER_FILE:
         return _from_directory(place.parent)
     with place.open("rb") as file:
         head = file.read(4096)
-    if tiktoken.is_ranks(head) or place.suffix == ".tiktoken":
+    if is_ranks(head) or place.suffix == ".tiktoken":
         return _rebuilt(tiktoken.tokenizer_json(_read_bytes(place), place), place)
     if is_sentencepiece(head):
         return _from_sentencepiece(place)
@@ -148,8 +153,15 @@ def _special_tokens(text: str, where: str) -> dict[str, int]:
     try:
         added = added_tokens(text)
         return {str(token["content"]): int(token["id"]) for token in added if token["special"]}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
-        raise InputError(f"{where}: not a tokenizer.json: {fault!r}") from fault
+    except (ValueError, RecursionError) as fault:
+        raise InputError(
+            f"{where}: not a tokenizer.json: {fault or 'nested too deeply'}"
+        ) from fault
+    except (TypeError, KeyError, AttributeError) as fault:
+        raise InputError(
+            f"{where}: not a tokenizer.json: its added tokens are no list of objects with content,"
+            " id and special"
+        ) from fault
 
 
 def _role(

@@ -24,10 +24,10 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models
 
 from llmtools.errors import InputError
+from llmtools.formats.rank_files import RANK_LINE
 from llmtools.tokenizer import split
 from llmtools.tokenizer.bytes_chars import byte_chars
 
-_LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+")
 _END = "<|endoftext|>"
 _FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 
@@ -56,12 +56,6 @@ ENCODINGS: dict[str, Encoding] = {
     "llama3": Encoding(rule="llama3"),
     "qwen2": Encoding(rule="qwen2"),
 }
-
-
-def is_ranks(head: bytes) -> bool:
-    """Whether the first bytes of a file are a whole line of a rank file."""
-    line, found, _ = head.partition(b"\n")
-    return bool(found) and _LINE.fullmatch(line.rstrip(b"\r")) is not None
 
 
 def tokenizer_json(data: bytes, file: Path) -> str:
@@ -116,7 +110,7 @@ def _read(data: bytes, where: str) -> dict[bytes, int]:
     for number, line in enumerate(data.splitlines(), 1):
         if not line:
             continue
-        if _LINE.fullmatch(line) is None:
+        if RANK_LINE.fullmatch(line) is None:
             raise InputError(f"{where}:{number}: not a token in base64 and its rank")
         code, _, rank = line.partition(b" ")
         try:
@@ -135,6 +129,12 @@ def _read(data: bytes, where: str) -> dict[bytes, int]:
         raise InputError(
             f"{where}: {len(absent)} of the 256 bytes have no rank (the first: {absent[0]});"
             " is the file cut short?"
+        )
+    first = min(ranks.values())
+    if first:
+        raise InputError(
+            f"{where}: the ranks begin at {first}, so the ids before it are special tokens, which"
+            " a rank file does not name; use the tokenizer.json that it was exported from"
         )
     return ranks
 

@@ -30,6 +30,7 @@ from llmtools.tokenizer.ids import check_ids
 from llmtools.tokenizer.pieces import PIECE_CHARS, can_be_cut, cut
 from llmtools.tokenizer.shield import encode_rendered, shield
 from llmtools.tokenizer.spans import supervised_spans
+from llmtools.tokenizer.young_chars import any_young
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -198,18 +199,26 @@ class Tokenizer:
         """Token ids of many texts, each uint32 [T], nothing added.
 
         By the reference, on all cores, for the first texts; past WORTH_CHARS by a faster encoder
-        where one agrees (fast.py). A long text is encoded piece by piece, so that memory does not
-        grow with it.
+        where one agrees (fast.py), but for texts with characters that encoders may differ on
+        (young_chars.py). A long text is encoded piece by piece, so that memory does not grow with
+        it.
         """
         fast = self._faster(texts, parse_special)
         if fast is None:
             return self._encode_by_reference(texts, parse_special)
-        return [
-            np.concatenate([fast.encode(piece) for piece in self.pieces(text)])
-            if len(text) > PIECE_CHARS
-            else fast.encode(text)
-            for text in texts
-        ]
+        if any_young(texts):
+            return [
+                self._encode_by_reference([text], parse_special)[0]
+                if any_young([text])
+                else self._encode_by(fast, text)
+                for text in texts
+            ]
+        return [self._encode_by(fast, text) for text in texts]
+
+    def _encode_by(self, fast: FastEncoder, text: str) -> np.ndarray:
+        if len(text) <= PIECE_CHARS:
+            return fast.encode(text)
+        return np.concatenate([fast.encode(piece) for piece in self.pieces(text)])
 
     def _faster(self, texts: Sequence[str], parse_special: bool) -> FastEncoder | None:
         """The fast encoder once it pays and where it agrees."""

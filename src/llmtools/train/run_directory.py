@@ -22,7 +22,13 @@ from llmtools.errors import InputError, UsageError
 from llmtools.formats.claim import lock_directory, remove, remove_leftovers, temporary_for
 from llmtools.formats.describe_run import METRICS, SETTINGS, STEP_PATTERN
 from llmtools.formats.model_path import ADAPTER_CONFIG, CONFIG, LATEST
-from llmtools.formats.output import atomic_directory, check_output, output_faults, write_file
+from llmtools.formats.output import (
+    atomic_directory,
+    check_output,
+    check_output_directory,
+    output_faults,
+    write_file,
+)
 
 # What may change when a run is continued: it decides neither weights nor losses.
 FREE = frozenset(
@@ -181,7 +187,7 @@ def check_apart(output: Path, inputs: Iterable[Path | None]) -> None:
 def check_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> None:
     """Raises what open_run would for this directory, and changes nothing."""
     if not path.is_dir():
-        check_output(str(path), force=force)
+        check_output_directory(str(path), force=force)
         return
     handle = lock_directory(path)
     try:
@@ -197,8 +203,7 @@ def open_run(path: Path, sections: Sections, *, resume: bool, force: bool) -> Ru
     `resume` is off; with `force` it is emptied instead. ResourceError when another run is in it.
     """
     if not path.is_dir():
-        check_output(str(path), force=force)
-        remove(path)
+        check_output_directory(str(path), force=force)
     with output_faults(str(path)):
         path.mkdir(parents=True, exist_ok=True)
         run = RunDirectory(path, lock_directory(path))

@@ -17,3 +17,5 @@ LARGEST_HEAD_FLOAT32 = 128
 LARGEST_CODE = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 # A program looks for its expert among all of them at once.
 LARGEST_EXPERTS = 1024
+# A channel's state is one side of a block of the scan.
+LARGEST_STATE = 256

@@ -15,7 +15,7 @@ from llmtools.data.rules.settings import BadWordsSettings, C4Settings, Conventio
 from llmtools.data.rules.table import choose
 from llmtools.data.rules.url import URLRule, domains_of
 from llmtools.errors import InputError
-from llmtools.formats.document import Document
+from llmtools.formats.record import Document
 from text_batches import batch_of
 
 PIECES = ["one two three.", "[12]", "[edit]", "[citation needed]", "{", "JavaScript", "x" * 12]

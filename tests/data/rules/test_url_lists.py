@@ -21,7 +21,6 @@ def test_a_list_of_millions_fits_in_little_memory_and_blocks_what_it_lists(tmp_p
     assets = fetch_package("datatrove==0.10.1", SDIST, sdist_folder="src/datatrove/assets")
     with tarfile.open(assets / ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
-    # Line by line: a process begins with the peak memory of the one that starts it.
     with open(tmp_path / "domains") as file:
         every = itertools.islice(file, 0, None, 50_000)
         listed = [domain.strip() for domain in every if "." in domain]

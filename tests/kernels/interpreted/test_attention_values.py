@@ -9,6 +9,7 @@ from itertools import accumulate
 import pytest
 import torch
 
+from differences import error
 from llmtools.triton_kernels.attention import attention_forward
 from llmtools.triton_kernels.attention_backward import attention_backward
 from llmtools.triton_kernels.launch import Config
@@ -88,10 +89,7 @@ def errors(q_lens, k_lens, heads, head_dim, dtype, masking, expected=None, block
     }
     if dsinks is not None and theirs.sinks_H is not None:
         pairs["dsinks"] = (dsinks, theirs.sinks_H.grad)
-    return {
-        name: ((found.double() - want).abs().max() / want.abs().max().clamp(min=1)).item()
-        for name, (found, want) in pairs.items()
-    }
+    return {name: error(*pair) for name, pair in pairs.items()}
 
 
 SLOPES = torch.tensor([0.1, 0.2, 0.3, 0.4])

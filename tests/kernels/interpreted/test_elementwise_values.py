@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from differences import error
 from llmtools.triton_kernels.gated import gated_backward, gated_forward
 from llmtools.triton_kernels.norm import norm_backward, norm_forward
 from llmtools.triton_kernels.rope import rope
@@ -14,11 +15,6 @@ from llmtools.triton_kernels.rope import rope
 # Of the largest value: a few roundings in fp32, and that of stored results.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
-
-
-def error(found, want):
-    assert found.shape == want.shape
-    return ((found.double() - want).abs().max() / want.abs().max().clamp(min=1)).item()
 
 
 def normed(z, weight, bias, eps, is_centred):

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from autograd_results import gradients
 
+from differences import error
 from llmtools import ops
 from llmtools.ops import path
 from llmtools.ops.conv import causal_conv_reference
@@ -23,24 +25,6 @@ DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.fixture(autouse=True)
 def forced(monkeypatch):
     monkeypatch.setattr(path, "FORCED", "triton")
-
-
-def error(found, want):
-    assert [x.shape for x in found] == [x.shape for x in want]
-    return max(
-        ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1)).item()
-        for a, b in zip(found, want, strict=True)
-    )
-
-
-def gradients(function, *inputs):
-    """The output and the gradients of a fixed weighted sum of it."""
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    out = function(*leaves)
-    # Not even: sums of a bias' gradient that cancel would be all rounding.
-    weights = torch.linspace(-0.5, 1, out.numel(), dtype=torch.float64).view(out.shape)
-    (out.double() * weights).sum().backward()
-    return [out.detach(), *(x.grad for x in leaves)]
 
 
 def placed(counts):

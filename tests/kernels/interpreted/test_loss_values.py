@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from differences import error
 from llmtools.triton_kernels.loss import log_probs, log_probs_grad_
 
 # Of the largest value: the rounding of the dtype.
 TOLERANCE = {torch.float32: 4e-6, torch.float16: 3e-3, torch.bfloat16: 2.4e-2}
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 IGNORE = -100
-
-
-def error(found, want):
-    assert found.shape == want.shape
-    return ((found.double() - want).abs().max() / want.abs().max().clamp(min=1)).item()
 
 
 def reference(logits, labels, softcap):

@@ -7,7 +7,9 @@ from importlib import import_module
 
 import pytest
 import torch
+from autograd_results import gradients
 
+from differences import error
 from llmtools import ops
 from llmtools.engine.cache import CachedContext, SequenceCache
 from llmtools.errors import UsageError
@@ -34,24 +36,6 @@ def forced(monkeypatch):
     """Kernels, and three chunks of the tokens below."""
     monkeypatch.setattr(path, "FORCED", "triton")
     monkeypatch.setattr(loss, "LEAST_CHUNK", 4)
-
-
-def gradients(function, *inputs):
-    """Outputs of function(*inputs) and the gradients of a fixed weighted sum of them."""
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    out = function(*leaves)
-    outs = out if isinstance(out, tuple) else (out,)
-    weights = [torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(x.shape) for x in outs]
-    sum((x.double() * w).sum() for x, w in zip(outs, weights, strict=True)).backward()
-    return [*(x.detach() for x in outs), *(x.grad for x in leaves)]
-
-
-def error(found, want):
-    assert [x.shape for x in found] == [x.shape for x in want]
-    return max(
-        ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1)).item()
-        for a, b in zip(found, want, strict=True)
-    )
 
 
 def drawn(*shapes, dtype):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from differences import error
 from llmtools.ops.packed_weight import PackedWeight, pack_weight
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.quant_matmul import choose_splits, quant_matmul
@@ -36,10 +37,6 @@ def product(x, weight: PackedWeight, bias=None, **named):
     parts = (weight.codes, weight.scales_GN, weight.zeros_GN, weight.table)
     sizes = {"bits": weight.bits, "group_size": weight.group_size}
     return quant_matmul(x, *parts, bias, **sizes, **named)
-
-
-def error(found, want):
-    return ((found.double() - want).abs().max() / want.abs().max().clamp(min=1)).item()
 
 
 SMALL = Config(blocks={"BLOCK_M": 16, "BLOCK_N": 16})

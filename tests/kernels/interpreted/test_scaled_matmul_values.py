@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from differences import error
 from llmtools.triton_kernels.launch import Config
 from llmtools.triton_kernels.limits import LARGEST_CODE
 from llmtools.triton_kernels.scaled_matmul import (
@@ -17,10 +18,6 @@ from llmtools.triton_kernels.scaled_matmul import (
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 STORED = pytest.mark.parametrize("stored", list(LARGEST_CODE), ids=str)
 SMALL = Config(blocks={"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_K": 32})
-
-
-def error(found, want):
-    return ((found.double() - want).abs().max() / want.abs().max().clamp(min=1)).item()
 
 
 def drawn(M, K, N, stored):

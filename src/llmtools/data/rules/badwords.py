@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtools.data.batch import Batch
+from llmtools.data.rules.lists import list_lines
 from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
 from llmtools.data.rules.settings import BadWordsSettings, Conventions
 from llmtools.errors import InputError
@@ -53,12 +54,8 @@ def _file(path: str) -> Path:
 
 
 def _words(path: str) -> list[str]:
-    try:
-        lines = _file(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"{path}: {fault}") from fault
     # Longer ones first, so that a phrase is counted before the word it opens with.
-    words = sorted({line.strip().lower() for line in lines if line.strip()}, key=len, reverse=True)
+    words = sorted({line.lower() for line in list_lines(path)}, key=len, reverse=True)
     if not words:
         raise InputError(f"{path}: no words (--badwords)")
     return words

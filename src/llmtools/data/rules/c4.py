@@ -106,18 +106,25 @@ class C4Rule(Rule):
             ),
         )
         rejects: list[Reject | None] = [None] * len(batch.documents)
+        # Few are different, of many.
+        made: dict[tuple[int, int], Reject] = {}
         texts: dict[int, bytes] = {}
         measures: list[dict[str, Any]] = []
+        sizes = np.diff(batch.offsets).tolist()
         for row, (cause, sentences, lines, kept, start, stop) in enumerate(found.tolist()):
             if cause != NONE:
-                value = float(sentences if cause == SENTENCES else 1)
-                rejects[row] = Reject(check=self.checks[cause - 1], value=value)
+                value = sentences if cause == SENTENCES else 1
+                reject = made.get((cause, value))
+                if reject is None:
+                    reject = Reject(check=self.checks[cause - 1], value=float(value))
+                    made[cause, value] = reject
+                rejects[row] = reject
                 # A dropped text matters to annotate alone.
                 if not annotate:
                     continue
             edited = text[start:stop].tobytes()
             # A view is compared byte after byte, copies are at once.
-            if edited != batch.text(row).tobytes():
+            if len(edited) != sizes[row] or edited != batch.text(row).tobytes():
                 texts[row] = edited
             if annotate:
                 marks = {c.measure: int(cause == n) for n, c in enumerate(self.checks, 1)}

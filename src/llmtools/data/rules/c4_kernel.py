@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.instructions import bits_in, copy_64, letter_bits, trailing_zeros
 from llmtools.data.rules.characters import DECIMAL, PUNCTUATION, SPACE, TERMINAL
 from llmtools.data.rules.utf8 import class_at, inside, strip, width_of
+from llmtools.instructions import bits_in, copy_64, letter_bits, trailing_zeros
 from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]

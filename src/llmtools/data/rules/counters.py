@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.instructions import bits_in, count_ones, load_8, trailing_zeros
 from llmtools.data.rules.characters import ALNUM, ALPHA, character_table
 from llmtools.data.rules.settings import DIALECTS, Conventions
 from llmtools.data.rules.utf8 import inside, strip, width_of
 from llmtools.data.rules.words import SOLID, SYMBOL, words_of
+from llmtools.instructions import bits_in, count_ones, load_8, trailing_zeros
 from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -37,28 +37,12 @@ COLUMNS = (
     "alpha_words",
     "symbol_words",
     "twice_median_length",
-    "stop_words",
-    "distinct_stop_words",
     "hashes",
     "ellipses",
     "lines",
     "bullet_lines",
     "ellipsis_lines",
 )
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-_PACKED = [int.from_bytes(word.encode(), "little") for word in STOP_WORDS]
-# A factor whose product with each of them has other highest four bits: they name its place.
-_FACTOR = next(
-    np.uint64(factor)
-    for factor in (0x9E3779B97F4A7C15 * n % (1 << 64) for n in range(1, 1 << 16, 2))
-    if len({word * factor % (1 << 64) >> 60 for word in _PACKED}) == len(_PACKED)
-)
-_PLACES = np.zeros(16, np.uint64)
-for _word in _PACKED:
-    _PLACES[_word * int(_FACTOR) % (1 << 64) >> 60] = _word
-_HIGHEST = np.uint64(60)
-_UPPER = np.uint64(0x2020202020202020)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE, _NONE = np.uint64(1), np.uint64(0)
 _LOW, _THREE = np.uint64(0xFF), np.uint64(0xFFFFFF)
 # Signs as they are read, the first byte lowest: • ● … and '...' and '. .'
@@ -77,36 +61,16 @@ def counters(batch: Batch, conventions: Conventions) -> dict[str, Integers]:
         dialect = DIALECTS.index(conventions.dialect)
         out = np.zeros((len(COLUMNS), len(batch.documents)), np.int64)
         _count_words(
-            batch.buffer,
             words.offsets,
-            words.starts,
-            words.num_bytes,
             words.num_chars,
             words.kinds,
             dialect,
             out,
         )
-        _count_lines(batch.buffer, batch.offsets, index, blocks, dialect, out[10:])
+        _count_lines(batch.buffer, batch.offsets, index, blocks, dialect, out[8:])
         batch.memo[key] = dict(zip(COLUMNS, out, strict=True))
     found: dict[str, Integers] = batch.memo[key]
     return found
-
-
-@inlined
-def _stop_word(word: np.uint64) -> int:
-    """One bit, that of the stop word these bytes are, or 0."""
-    place = (word * _FACTOR) >> _HIGHEST
-    return int((_ONE if _PLACES[place] == word and word != _NONE else _NONE) << place)
-
-
-@inlined
-def _lowered(word: np.uint64, size: int) -> np.uint64:
-    """A word of up to eight bytes in lower case; 0 where one of them is no ASCII letter."""
-    for k in range(size):
-        c = ((word >> np.uint64(8 * k)) & np.uint64(0xFF)) | np.uint64(32)
-        if c < 97 or c > 122:
-            return _NONE
-    return np.uint64(word | (_UPPER >> np.uint64(64 - 8 * size)))
 
 
 @kernel
@@ -126,10 +90,7 @@ def _median(lengths: Integers, longest: int, count: int) -> int:
 
 @kernel
 def _count_words(
-    buffer: Bytes,
     offsets: Integers,
-    starts: Integers,
-    num_bytes: Lengths,
     num_chars: Lengths,
     kinds: Kinds,
     dialect: int,
@@ -139,7 +100,7 @@ def _count_words(
     for d in range(offsets.size - 1):
         first, last = offsets[d], offsets[d + 1]
         word_chars, alnum, solid, solid_chars, alpha, symbol = 0, 0, 0, 0, 0, 0
-        stop, seen, longest = 0, 0, 0
+        longest = 0
         for i in range(first, last):
             kind = kinds[i]
             chars = num_chars[i]
@@ -149,15 +110,6 @@ def _count_words(
             symbol += 1 if kind & SYMBOL != 0 else 0
             solid += 1 if kind & SOLID != 0 else 0
             solid_chars += chars if kind & SOLID != 0 else 0
-        for i in range(first, last):
-            # No stop word has eight bytes, so the eight of a longer one are none.
-            size = min(num_bytes[i], 8)
-            word = load_8(buffer, starts[i]) & (_ALL >> np.uint64(64 - 8 * size))
-            if dialect == _DCLM:
-                word = _lowered(word, size)
-            found = _stop_word(word)
-            stop += 1 if found != 0 else 0
-            seen |= found
         median = 0
         if dialect == _DOLMA:
             for i in range(first, last):
@@ -167,10 +119,9 @@ def _count_words(
             median = _median(lengths, longest, last - first)
             for length in range(longest + 1):
                 lengths[length] = 0
-        counts = (last - first, word_chars, alnum, solid, solid_chars, alpha, symbol, median, stop)
-        for column in range(9):
+        counts = (last - first, word_chars, alnum, solid, solid_chars, alpha, symbol, median)
+        for column in range(8):
             out[column, d] = counts[column]
-        out[9, d] = count_ones(np.uint64(seen))
 
 
 @inlined
@@ -286,15 +237,12 @@ def counters_reference(text: str, words: list[str], conventions: Conventions) ->
         lines = [line for line in map(str.strip, text.split("\n")) if line]
         bullets, ends = ("●", "•", "*", "-"), ("...", ". . .", "…")
     signs = ("...", ". . .", "…") if conventions.dialect == "dclm" else ("...", "…")
-    lowered = [word.lower() for word in words] if conventions.dialect == "dclm" else words
     return {
         "words": len(words),
         "word_chars": len("".join(words)),
         "alnum_words": sum(1 for word in words if any(map(str.isalnum, word))),
         "alpha_words": sum(1 for word in words if any(map(str.isalpha, word))),
         "symbol_words": sum(1 for word in words if "#" in word or "…" in word),
-        "stop_words": sum(1 for word in lowered if word in STOP_WORDS),
-        "distinct_stop_words": len(set(lowered) & set(STOP_WORDS)),
         "hashes": text.count("#"),
         "ellipses": sum(map(text.count, signs)),
         "lines": len(lines),

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.rules.characters import SPACE, TERMINAL, character_table
+from llmtools.data.rules.characters import TERMINAL, character_table
+from llmtools.data.rules.repeated_blocks import hash_block
 from llmtools.data.rules.rule import Check, Rule, Values, Verdicts, verdicts
 from llmtools.data.rules.settings import C4ParagraphSettings, Conventions, FineWebSettings
-from llmtools.data.rules.utf8 import class_at
+from llmtools.data.rules.utf8 import class_at, next_line_feed, strip
 from llmtools.data.rules.words import word_counts
 from llmtools.jit import kernel
 
@@ -28,8 +29,6 @@ Hashes = npt.NDArray[np.uint64]
 Rounds = npt.NDArray[np.int32]
 
 COLUMNS = ("lines", "closed", "short", "duplicate_chars", "chars", "line_feeds", "long")
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_ONE = np.uint64(1)
 _HALF = np.uint64(32)
 
 
@@ -146,23 +145,15 @@ def _count_lines(
         lines, closed, shorts, duplicate_chars, all_chars, longs = 0, 0, 0, 0, 0, 0
         begin = start
         while begin <= stop:
-            end = begin
-            chars = 0
-            hashed = np.uint64(0)
-            is_blank = True
-            last = begin
-            while end < stop and buffer[end] != 10:
-                c = buffer[end]
-                if c & 0xC0 != 0x80:
-                    chars += 1
-                    last = end
-                    if is_blank:
-                        is_blank = class_at(buffer, end, index, blocks)[0] & SPACE != 0
-                hashed = hashed * _BASE + np.uint64(c) + _ONE
-                end += 1
+            end = next_line_feed(buffer, begin, stop)
+            hashed, chars = hash_block(buffer, begin, end)
             all_chars += chars
             longs += 1 if chars >= long else 0
-            if not is_blank:
+            first, _ = strip(buffer, begin, end, index, blocks)
+            if first < end:
+                last = end - 1
+                while buffer[last] & 0xC0 == 0x80:
+                    last -= 1
                 lines += 1
                 closed += 1 if class_at(buffer, last, index, blocks)[0] & TERMINAL != 0 else 0
                 shorts += 1 if chars <= short else 0

@@ -24,6 +24,7 @@ from llmtools.data.batch import Batch
 from llmtools.data.rules.counters import counters
 from llmtools.data.rules.rule import Check, Rule, Values, Verdicts, verdicts
 from llmtools.data.rules.settings import Conventions, GopherQualitySettings
+from llmtools.data.rules.stop_words import stop_words
 from llmtools.data.rules.words import OPENS_ALNUM, words_of
 
 # Measure, setting, whether that is a minimum: in the order they are tried.
@@ -42,6 +43,7 @@ class GopherQualityRule(Rule):
     ) -> None:
         self.name = name
         self.record = asdict(settings)
+        self._min_stop_words = settings.min_stop_words
         self._conventions = conventions
         if conventions.dialect != "datatrove":
             self._conventions = replace(conventions, words="fast")
@@ -71,12 +73,13 @@ class GopherQualityRule(Rule):
         )
 
     def apply(self, batch: Batch, *, annotate: bool = False) -> Verdicts:
-        values = self._measure(batch)
+        # How many there are beyond what is enough matters to annotate alone.
+        values = self._measure(batch, 0 if annotate else self._min_stop_words)
         columns = [values[check.measure] for check in self.checks]
         return verdicts(np.stack(columns, axis=1), self.checks, annotate=annotate)
 
-    def _measure(self, batch: Batch) -> dict[str, Values]:
-        """Every measure of every document, (D,) each."""
+    def _measure(self, batch: Batch, enough_stop_words: int) -> dict[str, Values]:
+        """Every measure of every document, (D,) each; stop words are counted until enough."""
         found = {
             name: column.astype(np.float64)
             for name, column in counters(batch, self._conventions).items()
@@ -92,12 +95,11 @@ class GopherQualityRule(Rule):
             "bullet_lines_ratio": _share(found["bullet_lines"], found["lines"]),
             "ellipsis_lines_ratio": _share(found["ellipsis_lines"], found["lines"]),
             "alpha_words_ratio": _share(found["alpha_words"], words),
-            "stop_words": found["stop_words"],
+            "stop_words": stop_words(batch, self._conventions, enough_stop_words).astype(float),
         }
         if dialect == "datatrove":
             values["doc_words"] = found["solid_words"]
             values["avg_word_length"] = _share(found["solid_chars"], found["solid_words"])
-            values["stop_words"] = found["distinct_stop_words"]
         elif dialect == "dolma":
             values["symbol_word_ratio"] = _share(found["symbol_words"], words)
         else:

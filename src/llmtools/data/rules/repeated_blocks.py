@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmtools.data.instructions import count_ones, load_8
 from llmtools.data.rules.hash_counts import Table, doubled, slot_of
-from llmtools.data.rules.utf8 import strip
+from llmtools.data.rules.utf8 import next_line_feed, strip
+from llmtools.instructions import count_ones, load_8
 from llmtools.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -24,9 +24,9 @@ _LINE_FEED = 10
 
 
 @kernel
-def _hash_block(buffer: Bytes, first: int, last: int) -> tuple[Any, int]:
+def hash_block(buffer: Bytes, first: int, last: int) -> tuple[Any, int]:
     """A hash of some bytes of UTF-8, eight at a time, and how many characters they are."""
-    x = np.uint64(0)
+    x = np.uint64(last - first) * _BASE
     continued: Any = 0
     i = first
     while i + 8 <= last:
@@ -69,23 +69,21 @@ def duplicate_blocks(
         end = begin
         next_begin = stop + 1
         while end < stop:
-            if buffer[end] == _LINE_FEED:
-                feeds = 1
-                while (
-                    dialect != _DOLMA and end + feeds < stop and buffer[end + feeds] == _LINE_FEED
-                ):
-                    feeds += 1
-                if feeds >= least:
-                    next_begin = end + feeds
-                    break
-                end += feeds
-            else:
-                end += 1
+            end = next_line_feed(buffer, end, stop)
+            if end == stop:
+                break
+            feeds = 1
+            while dialect != _DOLMA and end + feeds < stop and buffer[end + feeds] == _LINE_FEED:
+                feeds += 1
+            if feeds >= least:
+                next_begin = end + feeds
+                break
+            end += feeds
         first, last = begin, end
         if dialect == _DCLM:
             first, last = strip(buffer, begin, end, index, blocks)
         if dialect != _DCLM or first < last:
-            x, chars = _hash_block(buffer, first, last)
+            x, chars = hash_block(buffer, first, last)
             num_blocks += 1
             all_chars += chars
             keys, rounds, counts = table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from llmtools.data.batch import Batch
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Check:
     """One threshold of a rule: a document whose measure lies beyond it is dropped.
+
+    Each equals itself alone, so that counting what documents failed costs little.
 
     threshold: a whole number makes the measured value one too. allowed: what a text measure may be.
     """
@@ -26,6 +29,11 @@ class Check:
     measure: str
     threshold: float | str
     is_minimum: bool = False
+
+    @cached_property
+    def full_name(self) -> str:
+        """As drop logs name it. Made once, as every dropped document has one."""
+        return f"{self.rule}: {self.measure}"
 
     def as_written(self, value: float | str) -> float | str:
         """A count as a whole number, a fraction as a float, NaN (nothing to divide by) as 0."""

@@ -24,11 +24,12 @@ import numpy.typing as npt
 import xxhash
 
 from llmtools.data.batch import Batch
+from llmtools.data.rules.lists import list_lines
 from llmtools.data.rules.rule import Check, Reject, Rule, Verdicts
 from llmtools.data.rules.settings import Conventions, URLSettings
 from llmtools.errors import InputError
-from llmtools.formats.document import Document
 from llmtools.formats.manifest import digest_file
+from llmtools.formats.record import Document
 
 _NOT_WORD = re.compile(r"[^a-zA-Z0-9]+")
 _HOST = re.compile(r"^(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?(?://)?(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]*)")
@@ -125,15 +126,7 @@ def domains_of(url: str) -> list[str]:
 
 def read_entries(path: str) -> Iterator[str]:
     """The lines of a list, without blank ones and comments, never all of them in memory."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            for line in map(str.strip, file):
-                if line and line[0] != "#":
-                    yield line
-    except OSError as fault:
-        raise InputError(f"{path}: {fault.strerror}") from fault
-    except UnicodeDecodeError as fault:
-        raise InputError(f"{path}: not UTF-8 at byte {fault.start}") from fault
+    return (line for line in list_lines(path) if line[0] != "#")
 
 
 def _normalised(path: str | None) -> frozenset[str]:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.rules.characters import SPACE
+from llmtools.instructions import bits_in, trailing_zeros
 from llmtools.jit import inlined
 
 Bytes = npt.NDArray[np.uint8]
 Kinds = npt.NDArray[np.uint16]
 
-_ONE = np.uint64(1)
+_ONE, _NONE = np.uint64(1), np.uint64(0)
 
 
 @inlined
@@ -48,6 +49,9 @@ def class_at(buffer: Bytes, i: int, index: Kinds, blocks: Kinds) -> tuple[int, i
 @inlined
 def strip(buffer: Bytes, start: int, stop: int, index: Kinds, blocks: Kinds) -> tuple[int, int]:
     """The bytes that white space at both ends leaves (str.strip)."""
+    if start < stop and 0x20 < buffer[start] < 0x80 and 0x20 < buffer[stop - 1] < 0x80:
+        # Most spans; of ASCII only the space and controls before it are white space.
+        return start, stop
     while start < stop:
         found, width = class_at(buffer, start, index, blocks)
         if found & SPACE == 0:
@@ -69,3 +73,13 @@ def inside(marks: np.uint64, left: int) -> np.uint64:
     if left >= 64:
         return marks
     return np.uint64(marks & ((_ONE << np.uint64(max(left, 0))) - _ONE))
+
+
+@inlined
+def next_line_feed(buffer: Bytes, start: int, stop: int) -> int:
+    """The place of the first line feed from `start` on; `stop` where there is none before."""
+    for block in range(start, stop, 64):
+        feeds = bits_in(buffer, block, 10, 10)
+        if feeds != _NONE:
+            return int(min(block + trailing_zeros(feeds), stop))
+    return stop

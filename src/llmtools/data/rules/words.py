@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmtools.data.batch import Batch
-from llmtools.data.instructions import bits_in, load_8, trailing_zeros
 from llmtools.data.rules.characters import ALNUM, ALPHA, PUNCTUATION, SPACE, character_table
 from llmtools.data.rules.settings import Words
 from llmtools.data.rules.utf8 import code_at, width_of
+from llmtools.instructions import bits_in, load_8, trailing_zeros
 from llmtools.jit import inlined, kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -180,12 +180,19 @@ def _hash(buffer: Bytes, start: int, size: int) -> np.uint64:
     """A hash of the bytes of a word, eight at a time."""
     x = np.uint64(size) * _MIX
     i = start
-    while size > 8:
+    while size > 16:
         x = (x ^ load_8(buffer, i)) * _BASE
         x ^= x >> _HALF
         i += 8
         size -= 8
-    x = (x ^ (load_8(buffer, i) & (_ALL >> np.uint64(64 - 8 * size)))) * _BASE
+    # Two for most words, the second of none where there are no more than eight: no branch to guess.
+    first = min(size, 8)
+    second = size - first
+    half = np.uint64(4 * second)
+    # In two steps: shifted by 64 bits at once it would stay what it is.
+    rest = load_8(buffer, i + 8) & (((_ONE << half) << half) - _ONE)
+    x = (x ^ (load_8(buffer, i) & (_ALL >> np.uint64(64 - 8 * first)))) * _BASE
+    x = (x ^ (x >> _HALF) ^ rest) * _BASE
     return np.uint64(x ^ (x >> _HALF))
 
 

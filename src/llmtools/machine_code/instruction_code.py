@@ -1,4 +1,4 @@
-"""Machine instructions that numba has no name for, as functions of kernels."""
+"""What the instructions of instructions.py are to numba and LLVM, which this imports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from llmtools.jit import instruction
 
-
-@instruction
 def load_8(typing_context: Any, array: Any, index: Any) -> Any:
     """Eight bytes of an array as one little-endian integer; the caller knows they are there."""
 
@@ -23,7 +20,6 @@ def load_8(typing_context: Any, array: Any, index: Any) -> Any:
     return types.uint64(array, types.int64), generate
 
 
-@instruction
 def trailing_zeros(typing_context: Any, value: Any) -> Any:
     """How many low bits of a 64-bit integer are 0; 64 for 0."""
 
@@ -33,7 +29,6 @@ def trailing_zeros(typing_context: Any, value: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@instruction
 def count_ones(typing_context: Any, value: Any) -> Any:
     """How many bits of a 64-bit integer are 1."""
 
@@ -43,7 +38,6 @@ def count_ones(typing_context: Any, value: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@instruction
 def bits_in(typing_context: Any, array: Any, index: Any, low: Any, high: Any) -> Any:
     """Which of 64 bytes from `index` on lie in low..high, one bit each, the first one lowest.
 
@@ -61,7 +55,6 @@ def bits_in(typing_context: Any, array: Any, index: Any, low: Any, high: Any) ->
     return types.uint64(array, types.int64, types.int64, types.int64), generate
 
 
-@instruction
 def letter_bits(typing_context: Any, array: Any, index: Any, letter: Any) -> Any:
     """Which of 64 bytes from `index` on are an ASCII letter, given in lower case, in any case."""
 
@@ -74,7 +67,6 @@ def letter_bits(typing_context: Any, array: Any, index: Any, letter: Any) -> Any
     return types.uint64(array, types.int64, types.int64), generate
 
 
-@instruction
 def copy_64(typing_context: Any, target: Any, to: Any, source: Any, start: Any) -> Any:
     """Copy 64 bytes between arrays; the caller knows they are there, and that none is both."""
 
@@ -88,7 +80,6 @@ def copy_64(typing_context: Any, target: Any, to: Any, source: Any, start: Any) 
     return types.void(target, types.int64, source, types.int64), generate
 
 
-@instruction
 def store_8(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Write an integer as eight little-endian bytes; the caller knows there is room."""
 

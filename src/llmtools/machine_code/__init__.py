@@ -1,0 +1,1 @@
+"""Machine code of kernels: made of what numba compiles, stored, and run without numba."""
