@@ -79,6 +79,29 @@ def test_stored_code_runs_without_numba_and_new_code_with_it(tmp_path: Path) -> 
     assert _run(tmp_path, script + more) == ["[0, 3, 6, 9, 12] 0 False", "10 [0, 3] False"]
 
 
+@needs_images
+def test_code_keeps_to_what_the_processor_may_do(tmp_path: Path) -> None:
+    """A machine may have features of its processor switched off."""
+    (tmp_path / "a_kernel.py").write_text(
+        "from llmtools.jit import kernel\n"
+        "@kernel\n"
+        "def total(values):\n"
+        "    total = 0.0\n"
+        "    for i in range(values.size):\n"
+        "        total += values[i]\n"
+        "    return total\n"
+    )
+    script = "import numpy as np, a_kernel as k; print(k.total(np.arange(5.0)))"
+    # How an addition begins without AVX.
+    plain, found = b"\xf2\x0f\x58", []
+    for off in ({}, {"NUMBA_CPU_FEATURES": "-avx"}):
+        cache = tmp_path / f"without{len(off)}"
+        _run(tmp_path, script, NUMBA_CACHE_DIR=str(cache), **off)
+        (stored,) = cache.rglob("*.kernel")
+        found.append(plain in stored.read_bytes())
+    assert found == [" avx " not in image.processor(), True]
+
+
 @pytest.mark.parametrize("images", [pytest.param(True, marks=needs_images), False])
 def test_stored_code_is_outdated_by_a_helper_or_a_constant_of_another_file(
     tmp_path: Path, images: bool

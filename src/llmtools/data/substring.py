@@ -37,7 +37,6 @@ _MIX_A = np.uint64(0x9E3779B97F4A7C15)
 _MIX_B = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT = np.uint64(32)
 # An entry of the table: 24 bits of the hash, 40 of the place + 1.
-_PLACE_BITS = np.uint64(40)
 _PLACE_MASK = np.uint64((1 << 40) - 1)
 _NO_ANCHOR = np.uint64(0)
 

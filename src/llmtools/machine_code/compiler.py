@@ -116,9 +116,10 @@ def _object_file(compiled: Any) -> bytes:
     for named in (*module.functions, *module.global_variables):
         if not named.is_declaration and named.name != _ENTRY:
             named.linkage = "internal"
-    target = binding.Target.from_triple(binding.get_process_triple())
-    machine = target.create_target_machine(
-        cpu=binding.get_host_cpu_name(), opt=3, reloc="pic", codemodel="small"
+    # With the features that numba found: some of a processor may be switched off.
+    triple, cpu, features = compiled.library.codegen.magic_tuple()
+    machine = binding.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small"
     )
     options = binding.create_pipeline_tuning_options(speed_level=0)
     builder = binding.create_pass_builder(machine, options)

@@ -17,7 +17,7 @@ _RELOCATION = struct.Struct("<QIIq")
 _X86_64 = 62
 _RELOCATABLE = 1
 _SYMBOLS, _RELOCATIONS, _ZEROS = 2, 4, 8
-_WRITABLE, _ALLOCATED, _EXECUTABLE = 1, 2, 4
+_ALLOCATED, _EXECUTABLE = 2, 4
 _ABSOLUTE, _COMMON = 0xFFF1, 0xFFF2
 # Kinds of relocation. The last three look up an address in a table.
 _R_64, _R_PC32, _R_PLT32 = 1, 2, 4
