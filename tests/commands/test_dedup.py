@@ -265,6 +265,38 @@ def test_explain_names_the_twin_and_what_both_share(corpus: Path) -> None:
     assert_user_error(done, 3, "no document has the id 'zebra'")
 
 
+def test_explain_knows_the_twins_of_an_index(tmp_path: Path) -> None:
+    records = variants()
+    random.Random(3).shuffle(records)
+    for name, part in (("old", records[:8]), ("more", records[8:15]), ("new", records[15:])):
+        (tmp_path / name).write_bytes(joined(part))
+    for name in ("old", "more"):
+        index = tmp_path / f"{name}-index"
+        run_llm("dedup", tmp_path / name, "-o", tmp_path / "out", "-f", "--create-index", index)
+    flags = ["--index", tmp_path / "old-index", "--index", tmp_path / "more-index"]
+    run_llm("dedup", tmp_path / "new", *flags, "--rejects", tmp_path / "rejects")
+    places = {json.loads(raw)["id"]: n for n, raw in enumerate(records)}
+    seen = set()
+    for raw in (tmp_path / "rejects").read_bytes().splitlines():
+        dropped = json.loads(raw)
+        rule, kept = dropped["metadata"]["reject"].values()
+        holder = "old" if places[kept] < 8 else "more" if places[kept] < 15 else None
+        if (rule, holder) in seen:
+            continue
+        seen.add((rule, holder))
+        line = ("dedup", tmp_path / "new", *flags, "--explain", dropped["id"])
+        found = json.loads(run_llm(*line, "--json").stdout)
+        expected = None if holder is None else str(tmp_path / f"{holder}-index")
+        assert (found["kept"], found["index"], found["is_kept"]) == (kept, expected, False)
+        assert found["is_exact"] == (rule == "exact")
+        assert (found["jaccard"] is None) == (holder is not None) == (not found["shared"])
+        said = run_llm(*line).stdout.decode()
+        assert (f"{kept} of the index {expected}, which" in said) == (holder is not None)
+    assert {holder for _, holder in seen} >= {"old", "more"}
+    done = run_llm(*line, "--verify-jaccard", 0.8, check=False)
+    assert_user_error(done, 2, "an index has none")
+
+
 def test_bounded_memory_changes_no_byte(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(joined(variants()))

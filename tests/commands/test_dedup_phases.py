@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_shards_together_are_one_run(tmp_path: Path, count: int, flags: tuple[st
 def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
     paths = write_corpus(tmp_path)
     line = ("dedup", *paths, "--phase", "sign", "--work-dir", tmp_path / "work")
-    run_llm(*line)
+    assert json.loads(run_llm(*line, "--json").stdout)["documents"] == 110
     assert b"done before" in run_llm(*line).stderr
 
 
@@ -105,3 +106,47 @@ def test_rejects_that_a_record_has_no_place_for_are_no_changed_input(tmp_path: P
     assert not out.exists() and not rejects.exists()
     run_llm(*line, "apply", "-o", out)
     assert out.read_bytes().endswith(b'"metadata": 5}\n')
+
+
+def test_phases_are_planned_before_and_after_their_documents_are_counted(tmp_path: Path) -> None:
+    paths = write_corpus(tmp_path, 6)
+    work = tmp_path / "work"
+    output = tmp_path / "out.jsonl"
+
+    def plan(phase: str, *flags: str | Path) -> dict[str, Any]:
+        shard = () if phase == "cluster" else ("--shard", "1/2")
+        line = ("dedup", *paths, "--phase", phase, "--work-dir", work, *shard, *flags)
+        return json.loads(run_llm(*line, "--dry-run", "--json").stdout)
+
+    def plans() -> dict[str, dict[str, Any]]:
+        return {
+            "sign": plan("sign"),
+            "match": plan("match"),
+            "cluster": plan("cluster"),
+            "apply": plan("apply", "-o", output),
+        }
+
+    before = plans()
+    assert not work.exists() and not output.exists()
+    outputs = run_phases(paths, work, 2)
+    after = plans()
+    assert not output.exists()
+    counts = [path.read_bytes().count(b"\n") for path in paths]
+    for phase, found in after.items():
+        about = found["facts"]["documents_about"]
+        # The second half in bytes: the last two files.
+        assert about == sum(counts if phase in ("match", "cluster") else counts[-2:])
+        assert before[phase]["facts"]["documents_about"] == pytest.approx(about, rel=0.1)
+        assert 50e6 < found["memory_bytes"] < 80e6
+    (signed,) = after["sign"]["outputs"]
+    taken = sum(path.stat().st_size for path in Path(signed).iterdir() if path.is_file())
+    assert after["sign"]["disk_bytes"] == pytest.approx(taken, rel=0.3)
+    (clusters,) = after["cluster"]["outputs"]
+    assert after["cluster"]["disk_bytes"] < Path(clusters).stat().st_size
+    assert after["match"]["disk_bytes"] is None and "16 bytes" in after["match"]["basis"]["disk"]
+    assert after["apply"]["disk_bytes"] >= outputs[1].stat().st_size
+    refused = ("--phase", "apply", "--work-dir", work, "--shard", "1/2", "--dry-run")
+    done = run_llm("dedup", *paths, *refused, "-o", outputs[1], check=False)
+    assert_user_error(done, 2, "exists")
+    done = run_llm("dedup", *paths, *refused, "--seed", 2, "-o", output, check=False)
+    assert_user_error(done, 2, "seed was 1, now 2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -38,10 +37,8 @@ from llmtools.commands.dedup_methods import (
 from llmtools.commands.process import lean_process
 from llmtools.errors import UsageError
 from llmtools.formats.input_names import STDIO
-from llmtools.formats.skips import OnError
 
 if TYPE_CHECKING:
-    from llmtools.data.dedup import DedupSettings
     from llmtools.data.dedup_explain import Explanation
 
 app = make_app()
@@ -174,8 +171,9 @@ def dedup(
     """Remove exact and near duplicates (MinHash-LSH); one of each cluster stays."""
     values = dict(locals())
     check_flags(dedup, values)
+    writes_documents = explain is None and phase in (None, "apply")
     for path in (output, rejects):
-        check_json_output(path if explain is None else None)
+        check_json_output(path if writes_documents else None)
     names = resolve_inputs(inputs)
     lean_process()
     if is_streamed(values) and not dry_run:
@@ -185,18 +183,16 @@ def dedup(
 
     settings = settings_from(values)
     if phase is not None:
-        if explain is not None or index or create_index is not None or dry_run:
-            raise UsageError("--phase goes without --explain, indexes and --dry-run")
-        _run_phase(
-            phase, names, output, settings, work_dir, shard, rejects, on_error=on_error, force=force
-        )
+        from llmtools.commands.dedup_phase import run_phase
+
+        run_phase(names, settings, values)
         return
     if explain is not None:
-        if output != STDIO or rejects is not None or index or create_index is not None:
-            raise UsageError("--explain writes no documents; leave -o, --rejects and indexes out")
+        if output != STDIO or rejects is not None or create_index is not None:
+            raise UsageError("--explain writes nothing; leave -o, --rejects and --create-index out")
         from llmtools.data.dedup_explain import explain as look
 
-        _show(look(names, explain, settings, on_error=on_error))
+        _show(look(names, explain, settings, indexes=index or (), on_error=on_error))
         return
     if dry_run:
         from llmtools.plan.documents import plan_dedup
@@ -235,41 +231,6 @@ def dedup(
     )
 
 
-def _run_phase(
-    phase: str,
-    names: list[str],
-    output: str,
-    settings: DedupSettings,
-    work_dir: Path | None,
-    shard: str | None,
-    rejects: str | None,
-    *,
-    on_error: OnError,
-    force: bool,
-) -> None:
-    from llmtools.data import dedup_phases
-    from llmtools.shards.place import Place, parse_shard
-
-    if work_dir is None:
-        raise UsageError(f"--phase {phase} needs --work-dir, the directory that the phases share")
-    if phase != "apply" and (output != STDIO or rejects is not None):
-        raise UsageError(f"--phase {phase} writes to --work-dir alone; -o is for --phase apply")
-    if phase == "cluster" and shard is not None:
-        raise UsageError("--phase cluster is one for all shards; leave --shard out")
-    place = Place() if shard is None else parse_shard(shard)
-    work = dedup_phases.Work(work_dir, names, settings, None if phase == "cluster" else place)
-    if phase == "sign":
-        counts = dedup_phases.sign(work, on_error)
-    elif phase == "match":
-        counts = dedup_phases.match(work)
-    elif phase == "cluster":
-        counts = dedup_phases.link(work)
-    else:
-        counts = dedup_phases.apply(work, output, rejects=rejects, on_error=on_error, force=force)
-    said = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.items())
-    report(counts, f"dedup: {phase} {place.index}/{place.count}: {said}")
-
-
 def _show(found: Explanation) -> None:
     if terminal.display().json:
         terminal.emit_json(found.as_dict())
@@ -279,6 +240,12 @@ def _show(found: Explanation) -> None:
         terminal.emit_text(f"{found.id}: kept, with {copies:,} copies of it dropped\n")
         return
     kind = "the same text as" if found.is_exact else "near"
+    if found.index is not None:
+        terminal.emit_text(
+            f"{found.id}: dropped, {kind} {found.kept} of the index {found.index}, which holds no"
+            " texts\n"
+        )
+        return
     lines = [
         f"{found.id}: dropped, {kind} {found.kept}",
         f"Jaccard {found.jaccard:.3f}, {found.shared_shingles:,} shared shingles, a cluster of"

@@ -15,7 +15,7 @@ import orjson
 
 from llmtools import terminal
 from llmtools.data.batch import Batch, batches
-from llmtools.data.dedup_index import Names, Stored, write_stored
+from llmtools.data.dedup_index import Names, Stored, all_names, attach_all, write_stored
 from llmtools.data.dedup_output import drop_log, write_decided
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.data.equal_texts import EqualTexts, EqualTextSettings
@@ -142,11 +142,9 @@ def dedup(
     """
     if settings.instead is not None and (indexes or create_index is not None):
         raise UsageError("indexes hold MinHash keys; leave --index and --create-index out")
-    if indexes and settings.verify_jaccard:
-        raise UsageError("verify_jaccard needs the texts of both documents; an index has none")
     destinations = [output] if rejects is None else [output, rejects]
     recorder = Recorder("dedup", settings.decisive())
-    stored = [Stored(Path(index)) for index in indexes]
+    stored = open_indexes(indexes, settings)
     for index in stored:
         recorder.read_path(index.path)
     needs_ids = settings.cluster_ids or rejects is not None
@@ -174,9 +172,8 @@ def dedup(
             signatures = Meanings(settings.instead)
         else:
             signatures = stack.enter_context(Signatures(settings.minhash, settings.memory, base))
-        for number, index in enumerate(stored):
-            assert isinstance(signatures, Signatures)
-            index.attach(signatures, sum(one.num_documents for one in stored[:number]))
+        if isinstance(signatures, Signatures):
+            attach_all(stored, signatures)
         with terminal.progress("dedup", unit="doc") as bar:
             documents = gathered.watch(replay.documents(recorder.read))
             for batch in _counted(batches(documents), bar):
@@ -188,7 +185,7 @@ def dedup(
             gathered.store(folder, signatures)
         with open_output(output, force=force, zstd_level=zstd_level) as kept:
             sinks = [kept] if skips.sink is None else [kept, skips.sink]
-            names = _all_names(stored, gathered.names) if needs_ids else None
+            names = all_names(stored, gathered.names) if needs_ids else None
             sizes = clusters.size if settings.cluster_ids else None
             write_decided(replay, clusters, names, sizes, sinks)
             _check_left(clusters, inputs, ", ".join(indexes))
@@ -203,6 +200,14 @@ def dedup(
         recorder.wrote(sink)
     recorder.write_beside(*destinations)
     return counts
+
+
+def open_indexes(indexes: Iterable[str], settings: DedupSettings) -> list[Stored]:
+    """What some indexes hold; raises InputError for what is none."""
+    stored = [Stored(Path(index)) for index in indexes]
+    if stored and settings.verify_jaccard:
+        raise UsageError("verify_jaccard needs the texts of both documents; an index has none")
+    return stored
 
 
 def cluster_documents(
@@ -229,16 +234,6 @@ def cluster_documents(
             memory=None if settings.memory is None else settings.memory // 2,
         )
     return as_clusters(root, same_text, values=gathered.values, base=signatures.base)
-
-
-def _all_names(stored: list[Stored], own: Names | None) -> Names:
-    """The ids of the indexes' documents, and then of those that were read."""
-    names = Names()
-    for index in stored:
-        names.extend(index.ids, index.id_offsets)
-    if own is not None:
-        names.extend(**own.arrays())
-    return names
 
 
 def _check_left(clusters: Clusters, inputs: list[str], elsewhere: str) -> None:

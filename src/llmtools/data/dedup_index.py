@@ -9,6 +9,7 @@ the second against an index of the first, keeps what one run over both keeps.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,24 @@ class Stored:
         buckets = signatures.settings.num_buckets
         signatures.near.attach(open_run(self.path / NEAR, buckets, self.num_documents, base))
         signatures.exact.attach(open_run(self.path / EXACT, 1, self.num_documents, base))
+
+
+def attach_all(stored: Iterable[Stored], signatures: Signatures) -> None:
+    """Count the documents of several among those of `signatures`, one after another from 0."""
+    base = 0
+    for one in stored:
+        one.attach(signatures, base)
+        base += one.num_documents
+
+
+def all_names(stored: Iterable[Stored], own: Names | None) -> Names:
+    """The ids of the indexes' documents, and then of those that were read."""
+    names = Names()
+    for one in stored:
+        names.extend(one.ids, one.id_offsets)
+    if own is not None:
+        names.extend(**own.arrays())
+    return names
 
 
 def _differences(was: dict[str, Any], now: MinHashSettings) -> str:

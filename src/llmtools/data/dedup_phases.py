@@ -13,7 +13,7 @@ done again; `dedup.json` holds the settings and inputs that all phases must agre
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import orjson
 from llmtools.data import cluster, dedup_units
 from llmtools.data.bands import END
 from llmtools.data.dedup import DedupSettings
-from llmtools.data.dedup_index import Names, Stored
+from llmtools.data.dedup_index import Stored, all_names, attach_all
 from llmtools.data.dedup_output import drop_log, write_decided
 from llmtools.data.dedup_units import FORMAT, read_arrays, write_arrays
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
@@ -44,11 +44,17 @@ CLUSTERS = "clusters.safetensors"
 class Work:
     """The work directory: which files each shard reads, and where each phase writes.
 
-    place: which shard this is; None where the phase is one for all.
+    place: which shard this is; None where the phase is one for all. is_planned: nothing is written.
     """
 
     def __init__(
-        self, folder: Path, inputs: Sequence[str], settings: DedupSettings, place: Place | None
+        self,
+        folder: Path,
+        inputs: Sequence[str],
+        settings: DedupSettings,
+        place: Place | None,
+        *,
+        is_planned: bool = False,
     ) -> None:
         if settings.verify_jaccard:
             raise UsageError("verify_jaccard compares texts of all shards; run dedup in one piece")
@@ -56,6 +62,7 @@ class Work:
         if len(files) < len(inputs):
             raise UsageError("phases read their input more than once; name regular files")
         self.folder, self.settings = folder, settings
+        self.all_inputs = files
         old = self._plan()
         self.place = place or Place(count=int(old.get("shards", 1)))
         sizes = [os.path.getsize(file) for file in files]
@@ -66,7 +73,8 @@ class Work:
             "settings": settings.decisive(),
             "inputs": dict(zip(files, sizes, strict=True)),
         }
-        self._agree(old, orjson.loads(orjson.dumps(plan)))
+        if old or not is_planned:
+            self._agree(old, orjson.loads(orjson.dumps(plan)))
 
     def _plan(self) -> dict[str, Any]:
         """What the earlier phases had, {} where there was none."""
@@ -101,6 +109,17 @@ class Work:
         """Where a shard of a phase writes; this one's, unless `index` says another."""
         number = self.place.index if index is None else index
         return self.folder / f"{phase}-{number:05d}-of-{self.place.count:05d}"
+
+    def target(self, phase: str) -> Path:
+        """What this shard of a phase writes, or the one that is for all."""
+        return self.folder / CLUSTERS if phase == "cluster" else self.path(phase)
+
+    def num_documents(self, shards: Iterable[int]) -> int | None:
+        """How many documents some shards have; None where one was not signed yet."""
+        paths = [self.path("sign", index) for index in shards]
+        if not all(path.exists() for path in paths):
+            return None
+        return sum(Stored(path).num_documents for path in paths)
 
     def all_of(self, phase: str) -> list[Path]:
         """The outputs of all shards of a phase; raises InputError where some are missing."""
@@ -161,10 +180,7 @@ def match(work: Work) -> dict[str, Any]:
         return {"done_before": True}
     low, high = (END * (work.place.index + i) // work.place.count for i in range(2))
     with Signatures(work.settings.minhash, work.settings.memory) as signatures:
-        base = 0
-        for stored in work.stored():
-            stored.attach(signatures, base)
-            base += stored.num_documents
+        attach_all(work.stored(), signatures)
         found: dict[str, np.ndarray] = {}
         for name, bands in (("exact", signatures.exact), ("near", signatures.near)):
             pairs = [np.empty((0, 2), np.int64)]
@@ -197,7 +213,7 @@ def link(work: Work) -> dict[str, Any]:
         "is_exact": found.is_exact.astype(np.int64),
         "size": found.size,
     }
-    write_arrays(work.folder / CLUSTERS, arrays)
+    write_arrays(work.target("cluster"), arrays)
     return found.counts()
 
 
@@ -220,13 +236,11 @@ def apply(
     stored = work.stored()
     base = sum(one.num_documents for one in stored[: work.place.index])
     count = stored[work.place.index].num_documents
-    names, hashes = Names(), np.concatenate([one.hashes for one in stored])
+    hashes = np.concatenate([one.hashes for one in stored])
     needs_names = settings.cluster_ids or rejects is not None
-    for one in stored if needs_names else ():
-        names.extend(one.ids, one.id_offsets)
-    if not (work.folder / CLUSTERS).exists():
+    if not (work.target("cluster")).exists():
         raise InputError(f"{work.folder}: phase cluster is not done")
-    _, arrays = read_arrays(work.folder / CLUSTERS, ("root", "is_exact", "size"), "I64", 1)
+    _, arrays = read_arrays(work.target("cluster"), ("root", "is_exact", "size"), "I64", 1)
     own = {name: array[base : base + count] for name, array in arrays.items()}
     clusters = Clusters(own["root"], own["is_exact"].astype(np.bool_), base)
     destinations = [output] if rejects is None else [output, rejects]
@@ -251,7 +265,8 @@ def apply(
         kept = stack.enter_context(open_output(output, force=force))
         sinks = [kept] if skips.sink is None else [kept, skips.sink]
         sizes = own["size"] if settings.cluster_ids else None
-        write_decided(replay, clusters, names if needs_names else None, sizes, sinks)
+        names = all_names(stored, None) if needs_names else None
+        write_decided(replay, clusters, names, sizes, sinks)
         for sink in sinks:
             sink.flush()
     counts = clusters.counts() | {"documents_skipped": skips.count}

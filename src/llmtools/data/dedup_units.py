@@ -23,7 +23,7 @@ import numpy.typing as npt
 from llmtools import terminal
 from llmtools.data.batch import batches
 from llmtools.data.dedup import DedupSettings, Gathered
-from llmtools.data.dedup_index import Names, Stored
+from llmtools.data.dedup_index import Names, Stored, all_names, attach_all
 from llmtools.data.dedup_output import drop_log, write_decided
 from llmtools.data.duplicates import Clusters, Signatures, as_clusters
 from llmtools.data.keep import Keep
@@ -98,8 +98,7 @@ def link(
         skipped = f" ({dropped:,} malformed records were skipped)" if dropped else ""
         raise NothingLeft(f"no documents in the input{skipped}")
     with Signatures(settings.minhash, settings.memory, total) as signatures:
-        for one, base in zip(stored, bases[:-1].tolist(), strict=True):
-            one.attach(signatures, base)
+        attach_all(stored, signatures)
         root, same_text = signatures.link()
     values = [one.values for one in stored if one.values is not None]
     keep = Keep(settings.keep)
@@ -109,9 +108,7 @@ def link(
     found = as_clusters(root, same_text, values=np.concatenate(values) if values else None)
     sizes = found.size
     hashes = np.concatenate([one.hashes for one in stored])
-    names = Names()
-    for one in stored if needs_names else ():
-        names.extend(one.ids, one.id_offsets)
+    names = all_names(stored if needs_names else (), None)
     with atomic_directory(output, force=force) as folder:
         for number, one in enumerate(stored):
             own = slice(int(bases[number]), int(bases[number + 1]))
