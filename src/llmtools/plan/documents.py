@@ -32,7 +32,7 @@ from llmtools.plan.inputs import (
 DEDUP_METHODS = {"exact": 64, "simhash": 16, "semantic": 32}
 DEDUP_TEXT = {"line": 2, "paragraph": 1, "sentence": 2, "substring": 9}
 # Of each document dedup keeps, beside its bucket keys: digest, length, parent, and room to sort.
-DEDUP_DOCUMENT = 280
+DEDUP_DOCUMENT = 240
 DEDUP_ID = 64
 
 
