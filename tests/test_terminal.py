@@ -94,6 +94,7 @@ def test_the_display_is_process_wide_and_explicit():
     before = terminal.display()
     try:
         assert terminal.configure(quiet=True).quiet
-        assert terminal.display().quiet
+        assert terminal.display().quiet and not before.quiet
     finally:
         terminal.configure(quiet=before.quiet)
+    assert not terminal.display().quiet

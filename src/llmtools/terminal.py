@@ -45,8 +45,9 @@ _display = Display()
 
 def configure(**changes: Any) -> Display:
     """Set display flags for this process and return all of them."""
-    for name, value in changes.items():
-        setattr(_display, name, value)
+    global _display
+    kept = {name: getattr(_display, name) for name in Display.__slots__}
+    _display = Display(**{**kept, **changes})
     return _display
 
 

@@ -95,11 +95,17 @@ def test_a_run_that_goes_on_with_something_changed_is_refused_naming_it(
     shutil.copytree(workshop, place)
     job = JOBS[name]
     argv = job.arguments("run")
-    # Stopped in the middle, its state saved.
-    for wait in (0.05, 0.1, 0.02, 0.15, 0.01, 0.2):
+    # Stopped in the middle, its state saved. Too early there is none, too late the run is done.
+    wait, shortest, longest = 0.05, 0.0, 0.0
+    for _ in range(20):
         ended = llm.run([*argv, "-f"], cwd=place, signals=[(wait, signal.SIGTERM)])
         if ended.code == 5:
             break
+        if ended.code == 0:
+            longest = wait
+        else:
+            shortest = wait
+        wait = (shortest + longest) / 2 if longest else 2 * wait
     assert ended.code in (0, 5), ended.message
     before = contents(place / "run")
     for change, word in CHANGES[name]:
