@@ -44,7 +44,7 @@ def packed_ids(folder: Path, documents: Documents, cuts: list[int], **changes: A
     seed=st.integers(0, 2**64 - 1),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_order_is_that_of_the_keys_whatever_the_memory_and_the_frames(
     tmp_path_factory: pytest.TempPathFactory,
     lengths: list[int],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.encode import EncodeSettings, tokenize
@@ -72,7 +72,6 @@ documents_lists = st.lists(
 
 
 @given(st.lists(documents_lists, min_size=1, max_size=3), st.integers(1, 40))
-@settings(deadline=None)
 def test_every_token_is_in_exactly_one_row_with_its_document_and_mask(
     tmp_path_factory: pytest.TempPathFactory, frames: list[Documents], seq_len: int
 ) -> None:

@@ -77,7 +77,7 @@ lists_of_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=30)
 
 @pytest.mark.parametrize(("strategy", "long_docs"), CASES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_kept_and_cropped_are_the_input(
     tmp_path_factory: pytest.TempPathFactory,
     strategy: Strategy,
@@ -145,7 +145,7 @@ def test_kept_and_cropped_are_the_input(
 
 @pytest.mark.parametrize(("strategy", "long_docs"), CASES)
 @given(lengths=lists_of_lengths, cuts=st.sets(st.integers(0, 30), max_size=6))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_rows_do_not_depend_on_the_division_into_frames(
     tmp_path_factory: pytest.TempPathFactory,
     strategy: Strategy,
@@ -180,7 +180,6 @@ def rows_by_hand(lengths: list[int], width: int) -> int:
 
 
 @given(st.lists(st.integers(1, 33), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_best_fit_takes_as_many_rows_as_its_definition(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int]
 ) -> None:
@@ -215,7 +214,6 @@ def bos_rows_by_hand(lengths: list[int], width: int, hold: int) -> list[list[tup
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80), st.integers(17, 120))
-@settings(deadline=None)
 def test_bos_bestfit_makes_the_rows_of_its_definition(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], buffer: int
 ) -> None:

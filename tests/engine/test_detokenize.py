@@ -20,7 +20,7 @@ def pieces(ids: list[int], tokenizer: object, before: list[int] | None = None) -
 
 
 @given(st.lists(st.integers(0, 255), max_size=120))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_pieces_of_any_bytes_are_their_decoding(ids: list[int]) -> None:
     assert "".join(pieces(ids, ByteTokenizer())) == ByteTokenizer().decode(ids)
 
@@ -62,7 +62,7 @@ def cut(text: str, stops: list[str]) -> str:
     st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
     st.lists(st.integers(0, 40), max_size=10),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_stop_strings_cut_the_text_wherever_its_pieces_end(
     text: str, stops: list[str], edges: list[int]
 ) -> None:

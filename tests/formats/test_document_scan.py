@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.formats import document_scan
@@ -87,7 +87,6 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     yield request.param
 
 
-@settings(deadline=None)
 @given(given_lines=st.lists(lines(), max_size=12), ends=st.booleans(), piece=st.integers(1, 4000))
 @pytest.mark.usefixtures("block_bytes")
 def test_documents_are_those_of_a_parser(given_lines, ends, piece):

@@ -10,12 +10,13 @@ from llmtools.formats.output import check_output
 
 
 def test_data_that_is_not_read_is_mentioned_once(tmp_path, capsys):
-    for name in ("a.jsonl", "b.parquet", "c.parquet", "d.csv", "README.md"):
+    for name in ("a.jsonl", "b.parquet", "c.arrow", "d.csv", "README.md"):
         (tmp_path / name).write_bytes(b"")
     for _ in range(2):
-        assert expand_inputs([str(tmp_path)]) == [str(tmp_path / "a.jsonl")]
+        found = expand_inputs([str(tmp_path)])
+        assert found == [str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")]
     (line,) = capsys.readouterr().err.splitlines()
-    assert "passes over 1 .csv, 2 .parquet" in line
+    assert "passes over 1 .arrow, 1 .csv" in line
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.jsonl.xz"])

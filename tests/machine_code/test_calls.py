@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.jit import kernel
@@ -74,7 +74,6 @@ def _numbers(a: int, b: float, c: bool, pair: tuple[int, float]) -> tuple[Any, .
     return pair[1] * b, a - pair[0], not c, pair
 
 
-@settings(deadline=None)
 @given(
     a=st.integers(-(2**62), 2**62),
     b=st.floats(-1e9, 1e9),

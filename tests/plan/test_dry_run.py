@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.json
+import pyarrow.parquet
 import pytest
 
 from in_process import run_here
@@ -34,6 +36,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs of every command."""
     folder = tmp_path_factory.mktemp("plan")
     write_documents(folder / "docs.jsonl", 3000)
+    pyarrow.parquet.write_table(
+        pyarrow.json.read_json(folder / "docs.jsonl"), folder / "docs.parquet"
+    )
     save_toy(folder / "tok.json")
     save_base(folder / "base", hidden_size=32)
     write_chats(folder / "chat.jsonl")
@@ -51,6 +56,7 @@ COMMANDS: dict[str, tuple[list[str], str | None]] = {
     "extract": (["extract", "chat.jsonl"], "out.jsonl"),
     "filter": (["filter", "docs.jsonl", "--rules", "length", "--min-doc-words", "3"], "out.jsonl"),
     "dedup": (["dedup", "docs.jsonl"], "out.jsonl"),
+    "dedup of Parquet": (["dedup", "docs.parquet"], "out.jsonl"),
     "scorer": (["scorer", "train", "docs.jsonl"], "lm.safetensors"),
     "score": (["score", "docs.jsonl", "--with", "given.safetensors"], "out.jsonl"),
     "tokenizer": (["tokenizer", "train", "docs.jsonl", "--vocab-size", "300"], "new.json"),

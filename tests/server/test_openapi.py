@@ -59,7 +59,6 @@ def call(operation: Any, mode: GenerationMode, examples: int) -> set[int]:
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
         max_examples=examples,
-        deadline=None,
         database=None,
         derandomize=True,
         phases=[Phase.explicit, Phase.generate],

@@ -36,7 +36,7 @@ def library_ends(text: str, rule: str) -> list[int]:
 
 
 @pytest.mark.parametrize("rule", sorted(k.SCANNERS))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=ANY_TEXT)
 def test_words_end_where_the_library_ends_them(rule: str, text: str) -> None:
     assert ends(text, k.SCANNERS[rule]) == library_ends(text, rule)
@@ -53,7 +53,7 @@ def test_the_comparison_rejects_another_rule() -> None:
     assert ends("a1  b", k.GPT2) != library_ends("a1  2b", "smollm")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=ANY_TEXT)
 def test_bert_words_are_the_library_s(text: str) -> None:
     pieces = [piece for piece, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)]

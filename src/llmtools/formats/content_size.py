@@ -8,6 +8,7 @@ from typing import BinaryIO
 import zstandard
 
 from llmtools.errors import InputError
+from llmtools.formats import parquet
 
 # Data bytes for each stored byte where the file does not say: English prose as JSON lines.
 RATIOS = {"gzip": 2.9, "zstd": 3.2, "bzip2": 3.6}
@@ -20,8 +21,9 @@ _LONGEST_HEADER = 18
 def content_size(path: str) -> tuple[int, bool]:
     """(bytes of data in a file, whether that is exact).
 
-    Exact for a plain file, and for zstd whose frames state their size; else the stored size times
-    a ratio. Raises InputError where the file cannot be read.
+    Exact for a plain file, and for zstd whose frames state their size; for Parquet about what its
+    columns take; else the stored size times a ratio. Raises InputError where the file cannot be
+    read.
     """
     try:
         stored = os.path.getsize(path)
@@ -33,6 +35,8 @@ def content_size(path: str) -> tuple[int, bool]:
                 return (round(stored * RATIOS["zstd"]), False) if exact is None else (exact, True)
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror or fault}") from fault
+    if magic == parquet.MAGIC:
+        return parquet.content_bytes(path), False
     if magic[:2] == b"\x1f\x8b":
         return round(stored * RATIOS["gzip"]), False
     if magic[:3] == b"BZh":

@@ -78,7 +78,7 @@ def _directory(place: Path) -> Description:
         return describe_results(place / RESULTS)
     if (place / TOKENIZER).is_file():
         return describe_tokenizer(place / TOKENIZER)
-    return describe_records(expand_inputs([str(place)], (".jsonl", ".json", ".txt")))
+    return describe_records(expand_inputs([str(place)], (".jsonl", ".json", ".parquet", ".txt")))
 
 
 def _file(place: Path) -> Description:

@@ -12,12 +12,13 @@ from llmtools import terminal
 from llmtools.errors import InputError, UsageError
 
 STDIO = "-"
-DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".safetensors")
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt", ".safetensors")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2")
 # Names of data, or of compressed data, that is neither read nor written.
 OTHER_SUFFIXES = (
-    ".parquet", ".arrow", ".avro", ".csv", ".tsv", ".xlsx", ".zip", ".7z", ".xz", ".lz4", ".tar"
+    ".arrow", ".avro", ".csv", ".tsv", ".xlsx", ".zip", ".7z", ".xz", ".lz4", ".tar"
 )  # fmt: skip
+UNWRITTEN_SUFFIXES = (".parquet", *OTHER_SUFFIXES)
 _mentioned: set[str] = set()
 
 

@@ -21,7 +21,7 @@ import zstandard
 from llmtools import terminal
 from llmtools.errors import LLMToolsError, ResourceError, UsageError
 from llmtools.formats.claim import Claim, check_claim, take_claim
-from llmtools.formats.input_names import OTHER_SUFFIXES, STDIO
+from llmtools.formats.input_names import STDIO, UNWRITTEN_SUFFIXES
 from llmtools.formats.stream import READ_BYTES
 
 # One zstd frame per this many bytes of data, so that a shard can be split and resumed at a frame.
@@ -104,7 +104,7 @@ def check_output(path: str, *, force: bool) -> None:
     if path == STDIO or is_device(path):
         return
     target = Path(path)
-    if target.suffix in OTHER_SUFFIXES:
+    if target.suffix in UNWRITTEN_SUFFIXES:
         raise UsageError(
             f"{path}: llmtools writes no {target.suffix} files; name the output for what it is"
             " (.jsonl, .jsonl.zst, .safetensors, .gguf)"

@@ -19,7 +19,7 @@ from llmtools.formats.stream import InputStream, open_input
 
 # Files that are no text at all, by what they begin with; all that llmtools does not read itself.
 _OTHER_KINDS = {
-    b"PAR1": "a Parquet file",
+    b"PAR1": "a Parquet file that is compressed as a whole",
     b"ARROW1": "an Arrow file",
     b"Obj\x01": "an Avro file",
     b"PK\x03\x04": "a zip archive",

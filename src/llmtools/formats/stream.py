@@ -1,7 +1,7 @@
 """Bytes into a command: PATH or '-', decompressed by magic, hashed as they are read.
 
-Inputs are recognised by their first bytes (gzip, zstd, bzip2), never by their suffix, and a
-compressed stream that ends early is an error, not a short read.
+Inputs are recognised by their first bytes (gzip, zstd, bzip2, Parquet), never by their suffix, and
+a compressed stream that ends early is an error, not a short read. Parquet comes as JSON lines.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ import zstandard
 
 from llmtools.errors import InputError
 from llmtools.formats.input_names import STDIO
+from llmtools.formats.parquet import MAGIC, read_lines
 
 READ_BYTES = 1 << 20
 # What a decompressor may need to look back on; zstd's own limit without --long.
@@ -82,11 +84,11 @@ def unzstd(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, int, bool]]:
         raise EOFError("zstd frame is cut short")
 
 
-class _ZstdReader(io.RawIOBase):
-    """The data of zstd frames as a stream."""
+class _Blocks(io.RawIOBase):
+    """Blocks of data as a stream."""
 
-    def __init__(self, source: io.BufferedReader[_Hashing]) -> None:
-        self._frames = unzstd(iter(lambda: source.read1(READ_BYTES), b""))
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
         self._output = memoryview(b"")
 
     def readable(self) -> bool:
@@ -97,14 +99,31 @@ class _ZstdReader(io.RawIOBase):
         room = memoryview(buffer)
         while room:
             if not self._output:
-                found = next(self._frames, None)
+                found = next(self._blocks, None)
                 if found is None:
                     break
-                self._output = memoryview(found[0])
+                self._output = memoryview(found)
             n = min(len(room), len(self._output))
             room[:n] = self._output[:n]
             room, self._output = room[n:], self._output[n:]
         return len(buffer) - len(room)
+
+
+def _zstd_blocks(source: io.BufferedReader[_Hashing]) -> Iterator[bytes]:
+    return (data for data, _, _ in unzstd(iter(partial(source.read1, READ_BYTES), b"")))
+
+
+def _parquet_blocks(
+    path: str, source: io.BufferedReader[_Hashing], stored: _Hashing
+) -> Iterator[bytes]:
+    """Rows come from all over a file; it is hashed beside, by as much as was read."""
+    size = os.path.getsize(path)
+    for lines, share in read_lines(path):
+        yield lines
+        while stored.num_bytes < share * size and source.read1(READ_BYTES):
+            pass
+    while source.read1(READ_BYTES):
+        pass
 
 
 class _Guarded(io.RawIOBase):
@@ -227,9 +246,16 @@ def open_input(path: str) -> InputStream:
     if magic.startswith(_GZIP):
         raw: Any = gzip.GzipFile(fileobj=buffered)
     elif magic.startswith(_ZSTD):
-        raw = _ZstdReader(buffered)
+        raw = _Blocks(_zstd_blocks(buffered))
     elif magic.startswith(_BZIP2):
         raw = bz2.BZ2File(buffered)
+    elif magic == MAGIC:
+        if not os.path.isfile(path):
+            stored.close()
+            raise InputError(
+                f"{name}: Parquet is read from its end, which no pipe gives; name the file"
+            )
+        raw = _Blocks(_parquet_blocks(path, buffered, stored))
     else:
         content = _Guarded(buffered, name, stored, is_plain=True)
         return InputStream(name, stored, content, first_line)

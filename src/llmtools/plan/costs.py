@@ -59,6 +59,13 @@ def time_of(command: str, content: int | None, documents: int | None = None) -> 
     return Estimate(value=value, basis=f"input size, {MEASURED}")
 
 
+def with_reader(memory: Estimate, sizes: Sizes) -> Estimate:
+    """Memory with that of reading the inputs, where it is not that of lines."""
+    if memory.value is None or not sizes.reader_bytes:
+        return memory
+    return Estimate(value=memory.value + sizes.reader_bytes, basis=f"pyarrow; {memory.basis}")
+
+
 def facts_of(names: Sequence[str], content: int | None, **more: Any) -> dict[str, Any]:
     """What is known about the inputs, and whatever else is not None."""
     facts: dict[str, Any] = {"inputs": len(names)}
@@ -122,7 +129,7 @@ def plan_documents(
         memory = memory_of(0, "")
     return Plan(
         command=command,
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=disk_of(disk, outputs[0]),
         time=time_of(command, sizes.content, documents),
         outputs=outputs,

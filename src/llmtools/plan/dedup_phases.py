@@ -15,6 +15,7 @@ from llmtools.plan.costs import (
     disk_of,
     facts_of,
     time_of,
+    with_reader,
     with_rejects,
 )
 from llmtools.plan.estimate import Estimate, Plan
@@ -59,7 +60,8 @@ def plan_phase(
     id_bytes = sum(map(len, sample.ids)) // max(len(sample.ids), 1)
     total = _documents(work, range(work.place.count), work.all_inputs, sample)
     own = _documents(work, [work.place.index], work.inputs, sample)
-    content = measure_inputs(work.inputs).content or 0
+    sizes = measure_inputs(work.inputs)
+    content = sizes.content or 0
     stored = _STORED + id_bytes
     buckets = settings.minhash.num_buckets
     outputs = [str(work.target(phase))]
@@ -93,7 +95,7 @@ def plan_phase(
     reads = phase in ("sign", "apply")
     return Plan(
         command=f"dedup --phase {phase}",
-        memory=memory,
+        memory=with_reader(memory, sizes) if reads else memory,
         disk=disk,
         time=time,
         outputs=outputs,

@@ -14,6 +14,7 @@ from llmtools.plan.costs import (
     facts_of,
     plan_documents,
     time_of,
+    with_reader,
     with_rejects,
 )
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
@@ -52,7 +53,7 @@ def plan_scorer_train(
         disk = Estimate(value=stored, basis=f"at most, {NGRAM_DISK:g} bytes {each}")
     return Plan(
         command="scorer train",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=disk,
         time=time_of("scorer train", sizes.content),
         outputs=outputs,
@@ -83,7 +84,7 @@ def plan_classifier_train(
         memory = Estimate(value=value, basis=f"at most, {basis}; {sizes.basis}")
     return Plan(
         command="scorer train",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=Estimate(value=weights, basis="at most, four bytes a weight"),
         time=time_of("scorer train", sizes.content),
         outputs=outputs,

@@ -17,6 +17,7 @@ from llmtools.plan.costs import (
     checked_sizes,
     facts_of,
     time_of,
+    with_reader,
     with_rejects,
 )
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
@@ -66,7 +67,7 @@ def plan_tokenizer_train(
         memory = Estimate(value=value, basis=basis)
     return Plan(
         command="tokenizer train",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=Estimate(
             value=TOKEN_BYTES * settings.vocab_size, basis=f"{TOKEN_BYTES} bytes a token, measured"
         ),
@@ -111,7 +112,7 @@ def plan_tokenizer_extend(
         memory = Estimate(value=value, basis=f"at most, as training, with {basis}")
     return Plan(
         command="tokenizer extend",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=Estimate(value=disk, basis=f"{basis}, and {TOKEN_BYTES} bytes a new token"),
         time=time_of("tokenizer train", sizes.content),
         outputs=with_rejects(output, rejects),
@@ -154,7 +155,7 @@ def plan_tokenizer_compare(
         time = Estimate(value=seconds, basis=f"input size and sample, {MEASURED}")
     return Plan(
         command="tokenizer compare",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=Estimate(value=0, basis="nothing is written"),
         time=time,
         facts=facts_of(names, sizes.content, tokenizers=len(tokenizers)),

@@ -22,6 +22,7 @@ from llmtools.plan.costs import (
     disk_of,
     facts_of,
     time_of,
+    with_reader,
     with_rejects,
 )
 from llmtools.plan.estimate import UNKNOWN_INPUT, Estimate, Plan
@@ -110,7 +111,7 @@ def plan_tokenize(
         )
     return Plan(
         command="tokenize",
-        memory=memory,
+        memory=with_reader(memory, sizes),
         disk=disk_of(disk, output),
         time=time_of("tokenize", sizes.content),
         outputs=with_rejects(output, rejects),

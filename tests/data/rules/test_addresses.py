@@ -73,7 +73,7 @@ PIECES = ["a", "x.com", ".", "http://", "th", " ", "\n", "1.2", "3", "é", ".org
 PIECES += ["y" * 130, "     ", "@", ".भारत", "२", "_", "0.0.0.0", "https"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=25))
 def test_looking_for_a_part_first_changes_nothing(rule: AddressRule, pieces: list[str]) -> None:
     text = "th" + "".join(pieces)

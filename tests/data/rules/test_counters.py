@@ -4,7 +4,7 @@ from statistics import median
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.rules.counters import counters, counters_reference
@@ -38,7 +38,6 @@ texts = st.lists(st.tuples(signs, ends), max_size=40).map(lambda t: "".join(map(
 
 
 @pytest.mark.parametrize("dialect", get_args(Dialect))
-@settings(deadline=None)
 @given(batch=st.lists(texts | st.text(), min_size=1, max_size=4))
 def test_the_kernels_count_what_the_reference_does(dialect: Dialect, batch: list[str]) -> None:
     conventions = Conventions(dialect=dialect)

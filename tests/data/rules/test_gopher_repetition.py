@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.batch import Batch
@@ -32,7 +32,6 @@ def words_in(batch: Batch, words: Words) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(deadline=None)
 @given(batch=st.lists(texts, min_size=1, max_size=4))
 def test_the_kernel_measures_what_the_reference_does(dialect: Dialect, batch: list[str]) -> None:
     made = batch_of(batch)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.batch import make_batch
@@ -38,7 +38,6 @@ def left(name: str, text: str, dialect: Any = "datatrove", **given: Any) -> str 
     return found.texts[0].decode() if found.texts else text
 
 
-@settings(deadline=None)
 @given(text=texts | st.text())
 def test_c4s_kernel_leaves_what_the_reference_does(text: str) -> None:
     given_ = {"min_num_sentences": 1, "max_word_length": 11, "min_words_per_line": 2}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.rules.gopher_repetition import repetition
@@ -24,7 +24,6 @@ texts = st.lists(st.tuples(pieces | other, spaces), max_size=120).map(
 )
 
 
-@settings(deadline=None)
 @given(batch=st.lists(texts, min_size=1, max_size=4))
 def test_what_is_within_its_limit_by_the_bound_is_so_exactly(batch: list[str]) -> None:
     made = batch_of(batch)
@@ -34,7 +33,6 @@ def test_what_is_within_its_limit_by_the_bound_is_so_exactly(batch: list[str]) -
         assert not (found[:, 1:] & (exact[:, 1:] > np.array(LIMITS[1:]))).any()
 
 
-@settings(deadline=None)
 @given(batch=st.lists(texts, min_size=1, max_size=4))
 def test_the_first_failure_is_the_same_with_and_without_bounds(batch: list[str]) -> None:
     made = batch_of(batch)

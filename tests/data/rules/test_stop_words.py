@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtools.data.rules.settings import Conventions, Dialect
@@ -15,7 +15,6 @@ texts = st.lists(words | st.text("theandof", max_size=9), max_size=90).map(" ".j
 
 
 @pytest.mark.parametrize("dialect", get_args(Dialect))
-@settings(deadline=None)
 @given(batch=st.lists(texts, min_size=1, max_size=4), enough=st.integers(0, 9))
 def test_stop_words_are_those_of_the_reference(
     dialect: Dialect, batch: list[str], enough: int

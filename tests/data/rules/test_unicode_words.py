@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from uniseg.wordbreak import words
 
@@ -44,7 +44,6 @@ def expected(text: str) -> list[str]:
     return out
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=SIGNS, max_size=30))
 def test_words_are_those_of_the_standard(text: str) -> None:
     assert found(text) == expected(text)
